@@ -1,0 +1,109 @@
+"""The invalidation rules, all of them: which tags a read hangs on, and which tags a change renews.
+
+The one law: if a change can alter the answer to a read, `tags_of_change` and `tags_of_read` share a tag.
+
+Tags, from coarse to fine, for a kind of record E:
+
+    E                       everything about E (nothing here renews it: it is for admins)
+    E:list  E:search        every list, every search
+    E:list:<identifier>     one question (the key's last segment), for admins; E:detail:<jnid> is a record's own
+    E@any                   lists and searches over the whole account
+    E@<id>                  lists limited to what hangs on the record <id>
+
+A created record can only add itself to lists of the whole account and to those of the parents it names, so that is all
+that is renewed when the parents are known. A changed or deleted one may have hung on a parent that nobody names any
+more: every list of its kind goes. JobNimbus's own webhooks name no action, and are read as all three at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from jobnimbus_mcp.crm.entities import Action, Change, Entity
+from jobnimbus_mcp.crm.reads import Read, Shape
+
+__all__ = ["ACCOUNT_WIDE", "CALENDAR_KINDS", "CHILDREN", "DERIVED_FIELDS", "tags_of_change", "tags_of_read"]
+
+ACCOUNT_WIDE = "any"
+
+CALENDAR_KINDS = frozenset({Entity.JOBS, Entity.TASKS, Entity.WORKORDERS})
+"""What a calendar is made of: scheduled tasks, jobs and work orders."""
+
+_UNDER_A_RECORD = (
+    Entity.ATTACHMENTS,
+    Entity.ACTIVITIES,
+    Entity.TASKS,
+    Entity.ESTIMATES,
+    Entity.WORKORDERS,
+)
+
+CHILDREN: Mapping[Entity, tuple[Entity, ...]] = MappingProxyType(
+    {
+        Entity.JOBS: _UNDER_A_RECORD,
+        Entity.CONTACTS: (*_UNDER_A_RECORD, Entity.JOBS),
+        Entity.ESTIMATES: (Entity.ATTACHMENTS,),
+        Entity.WORKORDERS: (Entity.ATTACHMENTS, Entity.TASKS),
+    }
+)
+"""Kinds whose lists under a record are renewed when that record itself changes: they show its name and number, and a
+restricted key's view of them may follow its owners."""
+
+DERIVED_FIELDS: Mapping[Entity, frozenset[str]] = MappingProxyType(
+    {
+        Entity.JOBS: frozenset(
+            {
+                "task_count",
+                "attachment_count",
+                "approved_estimate_total",
+                "last_estimate",
+                "last_estimate_jnid",
+                "last_estimate_number",
+                "last_estimate_date_created",
+                "last_estimate_date_estimate",
+            }
+        ),
+        Entity.CONTACTS: frozenset(
+            {
+                "task_count",
+                "attachment_count",
+                "approved_estimate_total",
+                "last_estimate",
+                "last_estimate_jnid",
+                "last_estimate_number",
+                "last_estimate_date_created",
+                "last_estimate_date_estimate",
+            }
+        ),
+    }
+)
+"""The exceptions to the law: fields that JobNimbus computes from a record's children without touching the record (no
+webhook, no `date_updated`). They may lag until the entry's lifetime ends. Source: JobNimbus API documentation, shared
+record conventions ("rollups")."""
+
+
+def tags_of_read(read: Read) -> tuple[str, ...]:
+    """Every tag whose renewal makes the kept answer to this read worthless."""
+    entity, operation = read.entity.value, read.operation.value
+    tags = [entity, f"{entity}:{operation}", f"{entity}:{operation}:{read.identifier}"]
+    if read.shape in (Shape.BLOCK, Shape.SCAN):
+        tags += [f"{entity}@{parent}" for parent in sorted(read.scope)] or [f"{entity}@{ACCOUNT_WIDE}"]
+    return tuple(tags)
+
+
+def tags_of_change(change: Change) -> tuple[str, ...]:
+    """Every tag that this change renews, in a fixed order, without repeats."""
+    entity, jnid = change.ref.entity, change.ref.jnid
+    tags = [f"{entity}:detail:{jnid}"]
+    if change.action is Action.CREATED and change.parents is not None:
+        tags.append(f"{entity}@{ACCOUNT_WIDE}")
+        tags += [f"{entity}@{parent}" for parent in sorted(change.parents)]
+    else:
+        tags += [f"{entity}:list", f"{entity}:search"]
+    if entity in CALENDAR_KINDS:
+        tags.append(f"{Entity.CALENDAR}:list")
+    if change.action is not Action.CREATED:
+        tags += [f"{child}@{jnid}" for child in CHILDREN.get(entity, ())]
+    # whatever happens to a record is also written to its activity log, and to that of the records it hangs on
+    tags.append(f"{Entity.ACTIVITIES}:list")
+    return tuple(dict.fromkeys(tags))
