@@ -1,0 +1,1 @@
+"""Counters, latencies, the shared tally of /cache/stats, and structured logs."""
