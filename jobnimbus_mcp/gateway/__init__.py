@@ -1,0 +1,1 @@
+"""The one way from inside to the CRM: reads through the cache."""

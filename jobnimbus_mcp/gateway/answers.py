@@ -1,0 +1,80 @@
+"""Answer: what a read gave, and where it came from, told in the words callers are promised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from jobnimbus_mcp.cache.outcome import Outcome, Status, Tier
+from jobnimbus_mcp.crm.payloads import rfc3339
+
+__all__ = ["Answer", "Provenance", "ToolAnswer", "provenance_of"]
+
+_STATUS_RANK = (Status.HIT, Status.REVALIDATED, Status.STALE, Status.MISS, Status.BYPASS)
+_TIER_RANK = (Tier.L1, Tier.L2, Tier.UPSTREAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One read's value (bytes of JSON) and its outcome."""
+
+    outcome: Outcome
+
+    def value(self) -> Any:
+        """The parsed value: a fresh object each time, the caller's to change."""
+        return orjson.loads(self.outcome.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where an answer came from; of several reads, the least favourable of each."""
+
+    status: Status
+    tier: Tier
+    fetched_at: float
+    ttl_s: float
+    consistency: str
+    stale_reason: str | None = None
+
+    @property
+    def as_of(self) -> str:
+        """RFC 3339, of the moment the (oldest) fetch began."""
+        whole = rfc3339(self.fetched_at)
+        return f"{whole[:-1]}.{int(self.fetched_at % 1 * 1000):03d}Z"
+
+    def envelope(self, now: float) -> dict[str, Any]:
+        """`_meta["jobnimbus-mcp/cache"]` over MCP, `cache` over plain HTTP. Ages and lifetimes in seconds."""
+        told: dict[str, Any] = {
+            "status": self.status.value,
+            "tier": self.tier.value,
+            "ageSeconds": round(max(0.0, now - self.fetched_at), 3),
+            "ttlSeconds": round(max(0.0, self.ttl_s), 3),
+            "asOf": self.as_of,
+            "consistency": self.consistency,
+        }
+        if self.stale_reason is not None:
+            told["staleReason"] = self.stale_reason
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """A tool's structured result (a JSON object) and the cache envelope that goes with it."""
+
+    structured: dict[str, Any]
+    cache: dict[str, Any]
+
+
+def provenance_of(outcomes: Sequence[Outcome], consistency: str) -> Provenance:
+    """What to tell of an answer that was put together from `outcomes` (at least one)."""
+    return Provenance(
+        status=max((outcome.status for outcome in outcomes), key=_STATUS_RANK.index),
+        tier=max((outcome.tier for outcome in outcomes), key=_TIER_RANK.index),
+        fetched_at=min(outcome.fetched_at for outcome in outcomes),
+        ttl_s=min(outcome.ttl_s for outcome in outcomes),
+        consistency=consistency,
+        stale_reason="past its lifetime" if any(o.status is Status.STALE for o in outcomes) else None,
+    )
