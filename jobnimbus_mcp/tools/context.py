@@ -1,0 +1,116 @@
+"""What one tool call works with: who asks, until when, and the reads it made."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from functools import cached_property
+from typing import Any
+
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.crm.entities import Entity, is_jnid
+from jobnimbus_mcp.crm.payloads import epoch_s
+from jobnimbus_mcp.crm.query import OneOf
+from jobnimbus_mcp.crm.reads import Operation, Read
+from jobnimbus_mcp.errors import RecordNotFound
+from jobnimbus_mcp.gateway.answers import Answer, Provenance, provenance_of
+from jobnimbus_mcp.gateway.directory import Directory
+from jobnimbus_mcp.gateway.identity import Caller
+from jobnimbus_mcp.gateway.reads import Gateway, not_found
+
+__all__ = ["ToolContext"]
+
+_SURELY_JNID_FROM = 12
+"""Shorter words of letters and digits may be job numbers as well as ids of old accounts; longer ones are ids.
+
+Source: JobNimbus API documentation, identifiers (2 to 7 characters once, about 24 now)."""
+
+
+class ToolContext:
+    """Hands reads to the gateway in this call's name and remembers what came of those the call is about."""
+
+    def __init__(
+        self, gateway: Gateway, caller: Caller, call: Call, clock: Clock, zone: tzinfo, answer_max_bytes: int
+    ) -> None:
+        self.caller = caller
+        self.call = call
+        self.clock = clock
+        self.zone = zone
+        self.answer_max_bytes = answer_max_bytes
+        self.max_age_s: float | None = None
+        self.outcomes: list[Any] = []
+        self._gateway = gateway
+
+    @cached_property
+    def directory(self) -> Directory:
+        return Directory(self._gateway, self.caller, self.call)
+
+    async def read(self, read: Read) -> Any:
+        """The parsed value of a read this call is about, at most `max_age_s` old."""
+        answer = await self._gateway.get(
+            read, self.caller, self.call, max_age_s=self.max_age_s, collect=self.outcomes.append
+        )
+        return answer.value()
+
+    async def look_up(self, read: Read) -> Answer:
+        """A read on the side: names, numbers, counts."""
+        return await self._gateway.get(read, self.caller, self.call, internal=True)
+
+    async def admitted(self) -> None:
+        """Return when JobNimbus accepts the caller's credential; for tools that read nothing."""
+        await self._gateway.admitted(self.caller, self.call)
+
+    def provenance(self) -> Provenance:
+        """Where the answer came from, over all reads it was made of."""
+        return provenance_of(self.outcomes, self.consistency)
+
+    @property
+    def consistency(self) -> str:
+        return self._gateway.consistency_of(self.caller.instance)
+
+    async def jobs_numbered(self, number: str) -> list[dict[str, Any]]:
+        """Jobs that carry this job number, the one changed last first; numbers are unique only by habit."""
+        variants = tuple(dict.fromkeys((number, number.upper(), number.lower())))
+        read = Read.scan(Entity.JOBS, (OneOf("number", variants),), operation=Operation.SEARCH)
+        rows: list[dict[str, Any]] = (await self.look_up(read)).value()["rows"]
+        return sorted(rows, key=lambda row: epoch_s(row.get("date_updated")) or 0, reverse=True)
+
+    async def job_jnid(self, job_id: str) -> str:
+        """The jnid behind a jnid or job number.
+
+        Raises:
+            RecordNotFound: nothing carries this number.
+        """
+        if surely_jnid(job_id):
+            return job_id
+        if rows := await self.jobs_numbered(job_id):
+            return str(rows[0]["jnid"])
+        if not is_jnid(job_id):
+            raise not_found(Entity.JOBS)
+        await self.look_up(Read.record(Entity.JOBS, job_id))
+        return job_id
+
+    async def job(self, job_id: str) -> tuple[dict[str, Any], list[str]]:
+        """The record behind a jnid or job number, and the jnids of other jobs with the same number.
+
+        Raises:
+            RecordNotFound: no such job.
+        """
+        if surely_jnid(job_id):
+            try:
+                return await self.read(Read.record(Entity.JOBS, job_id)), []
+            except RecordNotFound:
+                pass  # it may still be somebody's job number
+        rows = await self.jobs_numbered(job_id)
+        if rows:
+            jnid, *others = (str(row["jnid"]) for row in rows)
+            self.outcomes.clear()
+            return await self.read(Read.record(Entity.JOBS, jnid)), others
+        if surely_jnid(job_id) or not is_jnid(job_id):
+            raise not_found(Entity.JOBS)
+        return await self.read(Read.record(Entity.JOBS, job_id)), []
+
+
+def surely_jnid(text: str) -> bool:
+    """Whether a word can only be an id, not a job number."""
+    return is_jnid(text) and len(text) >= _SURELY_JNID_FROM and not text.isdigit()

@@ -1,0 +1,275 @@
+"""The list of tools, and the one way to call them, whichever door the call came through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from jobnimbus_mcp.cache.outcome import Status, Tier
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.errors import InternalError, InvalidInput, ProjectError, UnknownTool
+from jobnimbus_mcp.gateway.answers import Provenance, ToolAnswer
+from jobnimbus_mcp.gateway.identity import Caller
+from jobnimbus_mcp.gateway.reads import Gateway
+from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.telemetry.tally import Tally
+from jobnimbus_mcp.tools import account, activities, calendar, contacts, estimates, files, inputs, jobs, tasks
+from jobnimbus_mcp.tools.context import ToolContext
+from jobnimbus_mcp.tools.cursor import merged_arguments, question_of
+from jobnimbus_mcp.tools.listing import list_answer
+from jobnimbus_mcp.tools.spec import LIST_OUTPUT, RECORD_OUTPUT, ToolSpec
+
+__all__ = ["Log", "Toolbox", "read_tools"]
+
+_HOW_LISTS_WORK = (
+    " Answers one page with the total count; follow next_cursor for more. Cached and kept current by webhooks."
+)
+
+
+class Log(Protocol):
+    """Writes one structured line."""
+
+    def __call__(self, event: str, /, **fields: Any) -> None: ...
+
+
+def read_tools(get_webhooks: Callable[[ToolContext, inputs.NoArgs], Any]) -> tuple[ToolSpec, ...]:
+    """The twelve read tools, in the order they are listed."""
+
+    def lists(name: str, title: str, text: str, entity: Entity, model: type[BaseModel], plan: Any) -> ToolSpec:
+        return ToolSpec(name, title, text + _HOW_LISTS_WORK, entity, model, LIST_OUTPUT, plan=plan)
+
+    return (
+        lists(
+            "get_jobs",
+            "List jobs",
+            "List jobs by status, workflow, people, dates or schedule.",
+            Entity.JOBS,
+            inputs.JobsArgs,
+            jobs.get_jobs,
+        ),
+        lists(
+            "search_jobs",
+            "Search jobs",
+            "Find jobs by words in their name, number, address or description. Use it when you have no id.",
+            Entity.JOBS,
+            inputs.SearchJobsArgs,
+            jobs.search_jobs,
+        ),
+        ToolSpec(
+            "get_job",
+            "Get one job",
+            "One job in full, by jnid or job number. Use it for the current state before acting on a job.",
+            Entity.JOBS,
+            inputs.JobArgs,
+            RECORD_OUTPUT,
+            handler=jobs.get_job,
+        ),
+        lists(
+            "get_contacts",
+            "List contacts",
+            "List customers and other contacts by status, workflow, people or dates.",
+            Entity.CONTACTS,
+            inputs.ContactsArgs,
+            contacts.get_contacts,
+        ),
+        lists(
+            "search_contacts",
+            "Search contacts",
+            "Find contacts by name, company, e-mail or a phone number in any format.",
+            Entity.CONTACTS,
+            inputs.SearchContactsArgs,
+            contacts.search_contacts,
+        ),
+        lists(
+            "get_estimates",
+            "List estimates",
+            "List estimates of the account, a job or a contact, by status and by when they were sent or approved.",
+            Entity.ESTIMATES,
+            inputs.EstimatesArgs,
+            estimates.get_estimates,
+        ),
+        lists(
+            "get_activities",
+            "List activities",
+            "List notes, calls, e-mails and the change log of the account, a job or a contact.",
+            Entity.ACTIVITIES,
+            inputs.ActivitiesArgs,
+            activities.get_activities,
+        ),
+        lists(
+            "get_calendar_activities",
+            "List the calendar",
+            "List scheduled tasks, jobs and work orders between two days, in time order; default the next 30 days.",
+            Entity.CALENDAR,
+            inputs.CalendarArgs,
+            calendar.get_calendar_activities,
+        ),
+        lists(
+            "get_tasks",
+            "List tasks",
+            "List tasks of the account, a job, a contact or a person; open, done or overdue.",
+            Entity.TASKS,
+            inputs.TasksArgs,
+            tasks.get_tasks,
+        ),
+        lists(
+            "get_users",
+            "List users",
+            "List the account's people with their ids, as owners and sales reps are named elsewhere.",
+            Entity.USERS,
+            inputs.UsersArgs,
+            account.get_users,
+        ),
+        lists(
+            "get_attachments",
+            "List attachments",
+            "List the files (metadata only) of the account, a job or a contact, by type or date.",
+            Entity.ATTACHMENTS,
+            inputs.AttachmentsArgs,
+            files.get_attachments,
+        ),
+        ToolSpec(
+            "get_webhooks",
+            "How webhooks are set up",
+            "The webhook URLs to enter in JobNimbus's automations, and which kinds of webhook have arrived.",
+            Entity.SETTINGS,
+            inputs.NoArgs,
+            handler=get_webhooks,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """Calls tools by name: arguments checked, counted, logged, with provenance."""
+
+    specs: Sequence[ToolSpec]
+    gateway: Gateway
+    clock: Clock
+    zone: tzinfo
+    answer_max_bytes: int
+    tally: Tally
+    recorder: Recorder
+    log: Log
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Every tool as tools/list shows it."""
+        return [spec.listing for spec in self.specs]
+
+    def spec(self, name: str) -> ToolSpec:
+        """The tool of this name.
+
+        Raises:
+            UnknownTool: there is none.
+        """
+        for spec in self.specs:
+            if spec.name == name:
+                return spec
+        raise UnknownTool("There is no tool of this name; tools/list tells which there are.", field="name")
+
+    async def call(self, name: str, arguments: Mapping[str, Any], who: Caller, call: Call) -> ToolAnswer:
+        """The tool's answer.
+
+        Raises:
+            ProjectError: by its kind; an unexpected error becomes an InternalError, its details in the log.
+        """
+        spec = self.spec(name)
+        call.tool = spec.name
+        ctx = ToolContext(self.gateway, who, call, self.clock, self.zone, self.answer_max_bytes)
+        outcome, shown = "ok", {}
+        try:
+            structured = await self._run(spec, arguments, ctx)
+            cache = ctx.provenance().envelope(self.clock.now()) if ctx.outcomes else self._uncached(ctx)
+            shown = {"status": cache["status"], "tier": cache["tier"], "age_s": cache["ageSeconds"]}
+            return ToolAnswer(structured, cache)
+        except ProjectError as error:
+            outcome = error.code
+            raise
+        except Exception as defect:  # the boundary of a tool call: a stranger learns nothing of it, the log everything
+            outcome = "internal_error"
+            self.log("tool call failed", tool=spec.name, request_id=call.request_id, exc_info=defect)
+            raise InternalError("This tool call failed through a defect of the server; it was logged.") from defect
+        finally:
+            took_s = self.clock.monotonic() - call.started
+            self._count(spec, ctx, outcome, str(shown.get("status", "none")), took_s)
+            self.log(
+                "tool call",
+                tool=spec.name,
+                instance=who.instance,
+                outcome=outcome,
+                ms=round(took_s * 1000, 1),
+                request_id=call.request_id,
+                **shown,
+            )
+
+    async def _run(self, spec: ToolSpec, arguments: Mapping[str, Any], ctx: ToolContext) -> dict[str, Any]:
+        self._refuse_unknown(spec, arguments)
+        merged, cursor = merged_arguments(spec.name, arguments)
+        args = _validated(spec, merged)
+        ctx.max_age_s = getattr(args, "max_age_s", None)
+        if spec.plan is not None:
+            listing = await spec.plan(ctx, args)
+            assert isinstance(args, inputs.ListArgs)
+            return await list_answer(ctx, listing, args, question_of(merged), cursor)
+        assert spec.handler is not None
+        return await spec.handler(ctx, args)
+
+    def _refuse_unknown(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
+        unknown = sorted(set(arguments) - spec.argument_names)
+        if unknown:
+            known = ", ".join(sorted(spec.argument_names)) or "no arguments"
+            raise InvalidInput(f"{spec.name} has no argument {unknown[0][:60]!r}. It takes: {known}.", field=unknown[0][:60])
+
+    def _uncached(self, ctx: ToolContext) -> dict[str, Any]:
+        """A tool without a read: what it tells is of this moment, and is not kept."""
+        now = self.clock.now()
+        return Provenance(Status.BYPASS, Tier.UPSTREAM, now, 0.0, ctx.consistency).envelope(now)
+
+    def _count(self, spec: ToolSpec, ctx: ToolContext, outcome: str, status: str, took_s: float) -> None:
+        self.recorder.count("tool_calls", tool=spec.name, outcome=outcome)
+        self.recorder.observe("tool_call_seconds", took_s, tool=spec.name, status=status)
+        if not ctx.outcomes:
+            return
+        told = ctx.provenance()
+        instance, where = ctx.caller.instance, {"tool": spec.name, "entity": spec.entity.value}
+        for metric in _metrics_of(told.status, told.tier):
+            self.tally.add(instance, metric, **where)
+        stored = sum(read.ttl_s > 0 and not read.coalesced for read in ctx.outcomes if read.tier is Tier.UPSTREAM)
+        if stored:
+            self.tally.add(instance, "writes", stored, **where)
+        if any(read.coalesced for read in ctx.outcomes):
+            self.tally.add(instance, "coalesced", **where)
+        if told.status is Status.HIT and any(read.negative for read in ctx.outcomes):
+            self.tally.add(instance, "negativeHits", **where)
+
+
+def _metrics_of(status: Status, tier: Tier) -> tuple[str, ...]:
+    served = ("hits", "l1Hits" if tier is Tier.L1 else "l2Hits")
+    match status:
+        case Status.HIT | Status.REVALIDATED:
+            return served
+        case Status.STALE:
+            return (*served, "staleHits")
+        case Status.MISS:
+            return ("misses",)
+        case Status.BYPASS:
+            return ()
+
+
+def _validated(spec: ToolSpec, arguments: Mapping[str, Any]) -> BaseModel:
+    try:
+        return spec.arguments.model_validate(dict(arguments))
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "arguments"
+        message = first["msg"].removeprefix("Value error, ")
+        more = wrong.error_count() - 1
+        raise InvalidInput(
+            f"{field}: {message}." + (f" ({more} more arguments are wrong.)" if more else ""), field=field
+        ) from None
