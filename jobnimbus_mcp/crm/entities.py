@@ -79,7 +79,7 @@ _SPELLINGS: dict[str, Entity] = {
     "materialorder": Entity.MATERIALORDERS,
     "budget": Entity.BUDGETS,
     "setting": Entity.SETTINGS,
-    "calendar": Entity.CALENDAR,
+    **{entity.value: entity for entity in Entity},
 }
 _ACTIONS: dict[str, Action] = {
     "created": Action.CREATED,
@@ -99,8 +99,6 @@ _JNID = re.compile(r"[A-Za-z0-9]{1,64}")
 def entity_named(text: str) -> Entity | None:
     """The kind a sender means: singular or plural, any case, `work order` = `work_order` = `workorders`."""
     word = re.sub(r"[\s_\-]+", "", text.strip().lower())
-    if word in Entity:
-        return Entity(word)
     if word in _SPELLINGS:
         return _SPELLINGS[word]
     for ending, singular in (("ies", "y"), ("s", "")):

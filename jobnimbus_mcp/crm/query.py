@@ -14,7 +14,22 @@ from typing import Any
 
 from jobnimbus_mcp.crm.payloads import digits_of, epoch_s, values_at
 
-__all__ = ["AnyOf", "Between", "Clause", "Is", "NameIs", "Not", "OneOf", "PhoneHas", "Sort", "Where", "Word", "filter_of", "matches"]
+__all__ = [
+    "NEWEST_FIRST",
+    "AnyOf",
+    "Between",
+    "Clause",
+    "Is",
+    "NameIs",
+    "Not",
+    "OneOf",
+    "PhoneHas",
+    "Sort",
+    "Where",
+    "Word",
+    "filter_of",
+    "matches",
+]
 
 Scalar = str | int | bool
 
@@ -191,6 +206,10 @@ class Sort:
     descending: bool = True
 
 
+NEWEST_FIRST = Sort()
+"""JobNimbus's own default order, always asked for by name."""
+
+
 def filter_of(where: Where) -> dict[str, Any] | None:
     """The `filter` parameter that asks for `where`, or None when there is nothing to ask."""
     must = [clause.asked() for clause in where if not isinstance(clause, Not)]
@@ -206,7 +225,7 @@ def matches(where: Where, row: Mapping[str, Any]) -> bool:
 
 def _same(found: Any, wanted: Scalar) -> bool:
     if isinstance(wanted, bool) or isinstance(found, bool):
-        return bool(found) is wanted if isinstance(wanted, bool) else False
+        return found is wanted
     return str(found) == str(wanted)
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from jobnimbus_mcp.crm.entities import Entity
-from jobnimbus_mcp.crm.query import Sort, Where
+from jobnimbus_mcp.crm.query import NEWEST_FIRST, Sort, Where
 
 __all__ = ["BLOCK_ROWS", "SCAN_ROWS_MAX", "Operation", "Read", "Shape"]
 
@@ -55,7 +55,7 @@ class Read:
     shape: Shape
     record_id: str = ""
     where: Where = ()
-    sort: Sort = Sort()
+    sort: Sort = NEWEST_FIRST
     offset: int = 0
     size: int = BLOCK_ROWS
     scope: frozenset[str] = frozenset()

@@ -20,7 +20,6 @@ from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound
 from jobnimbus_mcp.gateway.answers import Answer
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.policies import Policies
-from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 
 __all__ = ["Gateway", "Upstream"]
@@ -60,14 +59,12 @@ class Gateway:
         upstream: Upstream,
         policies: Policies,
         tally: Tally,
-        recorder: Recorder,
         consistency_of: Callable[[str], str],
     ) -> None:
         self._cache = cache
         self._upstream = upstream
         self._policies = policies
         self._tally = tally
-        self._recorder = recorder
         self.consistency_of = consistency_of
 
     async def get(
@@ -147,9 +144,7 @@ class Gateway:
             async with asyncio.TaskGroup() as group:
                 loads = [
                     group.create_task(
-                        self._upstream.load(
-                            part, instance=caller.instance, credential=caller.credential, call=call
-                        )
+                        self._upstream.load(part, instance=caller.instance, credential=caller.credential, call=call)
                     )
                     for part in parts
                 ]
@@ -167,9 +162,6 @@ class Gateway:
         return merged
 
     def _count(self, read: Read, caller: Caller, outcome: Outcome, *, internal: bool, bypass_asked: bool) -> None:
-        self._recorder.count(
-            "cache_reads", entity=read.entity.value, status=outcome.status.value, tier=outcome.tier.value
-        )
         if internal and outcome.status is not Status.BYPASS:
             served = outcome.status in (Status.HIT, Status.STALE, Status.REVALIDATED)
             self._tally.add_internal(caller.instance, "hits" if served else "misses")

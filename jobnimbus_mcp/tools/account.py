@@ -31,7 +31,7 @@ known from accounts that receive them."""
 SCENARIOS = ("Created", "Modified", "Deleted")
 
 WebhooksReceived = Callable[[str], Awaitable[Mapping[str, Mapping[str, Any]]]]
-"""instance -> {entity: {"count", "last_at" (epoch seconds)}}"""
+"""instance -> {entity: {"count", "last_at" (RFC 3339)}}"""
 
 
 async def get_users(ctx: ToolContext, args: UsersArgs) -> Listing:
@@ -54,15 +54,14 @@ def get_webhooks_of(
         instance = ctx.caller.instance
         arrived = await received(instance)
         url = f"{base_url}/webhooks/jobnimbus?token=<WEBHOOK_SECRET>&instance={instance}"
-        hooks = []
+        hooks: list[dict[str, Any]] = []
         for kind, entity in RECORD_KINDS.items():
             seen = arrived.get(entity.value, {})
-            last = seen.get("last_at")
             for scenario in SCENARIOS:
                 hooks.append({"record_kind": kind, "scenario": scenario, "method": "POST", "url": url})
             hooks[-1] |= {
                 "received_of_this_kind": int(seen.get("count", 0)),
-                "last_received_at": rfc3339(float(last)) if last is not None else None,
+                "last_received_at": seen.get("last_at"),
             }
         return {
             "enabled": enabled(instance),

@@ -14,9 +14,7 @@ __all__ = ["get_activities"]
 
 async def get_activities(ctx: ToolContext, args: ActivitiesArgs) -> Listing:
     """Notes, calls, e-mails and the change log, as far as they satisfy every argument given."""
-    where, scope = await parents(
-        ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to
-    )
+    where, scope = await parents(ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to)
     if args.activity_type is not None:
         clause = await ctx.directory.record_type(Entity.ACTIVITIES, args.activity_type, argument="activity_type")
         where = (*where, clause)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobnimbus_mcp.crm.query import AnyOf, Between, Clause, Is, PhoneHas, Where, Word
 from jobnimbus_mcp.crm.payloads import digits_of
+from jobnimbus_mcp.crm.query import AnyOf, Between, Clause, Is, PhoneHas, Where, Word
 from jobnimbus_mcp.errors import InvalidInput
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.dates import first_second, last_second
@@ -14,9 +14,7 @@ _PHONE_DIGITS_MIN = 4
 _PHONE_MARKS = frozenset("0123456789 ()+-./x")
 
 
-def date_range(
-    ctx: ToolContext, field: str, start: str | None, end: str | None, *, names: tuple[str, str]
-) -> Where:
+def date_range(ctx: ToolContext, field: str, start: str | None, end: str | None, *, names: tuple[str, str]) -> Where:
     """`field` between two dates an agent wrote, both ends included; () when neither was given.
 
     Raises:

@@ -38,6 +38,4 @@ async def search_contacts(ctx: ToolContext, args: SearchContactsArgs) -> Listing
     if args.query is None:
         return listing
     asked = phone_query(args.query, _PHONES, _SEARCHED) or word_query(args.query, _SEARCHED, _PHONES)
-    return Listing(
-        Entity.CONTACTS, (*asked, *listing.where), sort=listing.sort, scan=True, operation=Operation.SEARCH
-    )
+    return Listing(Entity.CONTACTS, (*asked, *listing.where), sort=listing.sort, scan=True, operation=Operation.SEARCH)

@@ -18,9 +18,7 @@ __all__ = ["get_attachments", "is_of_type"]
 
 async def get_attachments(ctx: ToolContext, args: AttachmentsArgs) -> Listing:
     """Files' metadata, as far as they satisfy every argument given."""
-    where, scope = await parents(
-        ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to
-    )
+    where, scope = await parents(ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to)
     where += date_range(ctx, "date_created", args.date_from, args.date_to, names=("date_from", "date_to"))
     sort = Sort(args.sort_by, args.order == "desc")
     wanted = args.file_type

@@ -58,9 +58,7 @@ async def search_jobs(ctx: ToolContext, args: SearchJobsArgs) -> Listing:
     if args.query is None:
         return listing
     where = (*word_query(args.query, _SEARCHED), *listing.where)
-    return Listing(
-        Entity.JOBS, where, listing.scope, listing.sort, scan=True, operation=Operation.SEARCH
-    )
+    return Listing(Entity.JOBS, where, listing.scope, listing.sort, scan=True, operation=Operation.SEARCH)
 
 
 async def get_job(ctx: ToolContext, args: JobArgs) -> dict[str, Any]:

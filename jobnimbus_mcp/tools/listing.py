@@ -14,7 +14,7 @@ from typing import Any
 from jobnimbus_mcp.crm.catalog import facts_of
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.payloads import epoch_s
-from jobnimbus_mcp.crm.query import Between, Sort, Where
+from jobnimbus_mcp.crm.query import NEWEST_FIRST, Between, Sort, Where
 from jobnimbus_mcp.crm.reads import BLOCK_ROWS, Operation, Read
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.cursor import Anchor, Cursor
@@ -37,7 +37,7 @@ class Listing:
     entity: Entity
     where: Where = ()
     scope: frozenset[str] = frozenset()
-    sort: Sort = Sort()
+    sort: Sort = NEWEST_FIRST
     scan: bool = False
     operation: Operation = Operation.LIST
     keep: Callable[[Mapping[str, Any]], bool] | None = None

@@ -224,7 +224,8 @@ class Toolbox:
         unknown = sorted(set(arguments) - spec.argument_names)
         if unknown:
             known = ", ".join(sorted(spec.argument_names)) or "no arguments"
-            raise InvalidInput(f"{spec.name} has no argument {unknown[0][:60]!r}. It takes: {known}.", field=unknown[0][:60])
+            first = unknown[0][:60]
+            raise InvalidInput(f"{spec.name} has no argument {first!r}. It takes: {known}.", field=first)
 
     def _uncached(self, ctx: ToolContext) -> dict[str, Any]:
         """A tool without a read: what it tells is of this moment, and is not kept."""
@@ -237,16 +238,19 @@ class Toolbox:
         if not ctx.outcomes:
             return
         told = ctx.provenance()
-        instance, where = ctx.caller.instance, {"tool": spec.name, "entity": spec.entity.value}
+
+        def count(metric: str, n: int = 1) -> None:
+            self.tally.add(ctx.caller.instance, metric, n, tool=spec.name, entity=spec.entity.value)
+
         for metric in _metrics_of(told.status, told.tier):
-            self.tally.add(instance, metric, **where)
+            count(metric)
         stored = sum(read.ttl_s > 0 and not read.coalesced for read in ctx.outcomes if read.tier is Tier.UPSTREAM)
         if stored:
-            self.tally.add(instance, "writes", stored, **where)
+            count("writes", stored)
         if any(read.coalesced for read in ctx.outcomes):
-            self.tally.add(instance, "coalesced", **where)
+            count("coalesced")
         if told.status is Status.HIT and any(read.negative for read in ctx.outcomes):
-            self.tally.add(instance, "negativeHits", **where)
+            count("negativeHits")
 
 
 def _metrics_of(status: Status, tier: Tier) -> tuple[str, ...]:

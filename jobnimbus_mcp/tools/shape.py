@@ -14,7 +14,7 @@ from jobnimbus_mcp.tools.fields import COMPACT, SUMMARY
 
 __all__ = ["Projection", "fit", "fit_one", "size_bytes"]
 
-_NONE = (None, "", [], {})
+_NONE: tuple[Any, ...] = (None, "", [], {})
 _LONG_TEXT = 1_000
 
 

@@ -21,9 +21,7 @@ _DONE = Is("is_completed", True)
 
 async def get_tasks(ctx: ToolContext, args: TasksArgs) -> Listing:
     """The tasks that satisfy every argument given."""
-    where, scope = await parents(
-        ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to
-    )
+    where, scope = await parents(ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to)
     clauses: list[Clause] = list(where)
     if args.owner_id is not None:
         clauses.append(Is("owners.id", args.owner_id))
