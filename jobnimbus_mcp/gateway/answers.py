@@ -11,7 +11,7 @@ import orjson
 from jobnimbus_mcp.cache.outcome import Outcome, Status, Tier
 from jobnimbus_mcp.crm.payloads import rfc3339
 
-__all__ = ["Answer", "Provenance", "ToolAnswer", "provenance_of"]
+__all__ = ["Answer", "Provenance", "Status", "Tier", "ToolAnswer", "provenance_of"]
 
 _STATUS_RANK = (Status.HIT, Status.REVALIDATED, Status.STALE, Status.MISS, Status.BYPASS)
 _TIER_RANK = (Tier.L1, Tier.L2, Tier.UPSTREAM)

@@ -10,7 +10,7 @@ from jobnimbus_mcp.tools.dates import first_second, last_second
 
 __all__ = ["date_range", "parents", "phone_query", "word_query"]
 
-_PHONE_DIGITS_MIN = 4
+_PHONE_DIGITS_MIN = 3
 _PHONE_MARKS = frozenset("0123456789 ()+-./x")
 
 

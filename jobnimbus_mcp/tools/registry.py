@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from structlog.typing import FilteringBoundLogger
 
-from jobnimbus_mcp.cache.outcome import Status, Tier
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.errors import InternalError, InvalidInput, ProjectError, UnknownTool
-from jobnimbus_mcp.gateway.answers import Provenance, ToolAnswer
+from jobnimbus_mcp.gateway.answers import Provenance, Status, Tier, ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway
 from jobnimbus_mcp.telemetry.recorder import Recorder
@@ -25,17 +25,11 @@ from jobnimbus_mcp.tools.cursor import merged_arguments, question_of
 from jobnimbus_mcp.tools.listing import list_answer
 from jobnimbus_mcp.tools.spec import LIST_OUTPUT, RECORD_OUTPUT, ToolSpec
 
-__all__ = ["Log", "Toolbox", "read_tools"]
+__all__ = ["Toolbox", "read_tools"]
 
 _HOW_LISTS_WORK = (
     " Answers one page with the total count; follow next_cursor for more. Cached and kept current by webhooks."
 )
-
-
-class Log(Protocol):
-    """Writes one structured line."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None: ...
 
 
 def read_tools(get_webhooks: Callable[[ToolContext, inputs.NoArgs], Any]) -> tuple[ToolSpec, ...]:
@@ -156,7 +150,7 @@ class Toolbox:
     answer_max_bytes: int
     tally: Tally
     recorder: Recorder
-    log: Log
+    log: FilteringBoundLogger
 
     def listing(self) -> list[dict[str, Any]]:
         """Every tool as tools/list shows it."""
@@ -193,12 +187,12 @@ class Toolbox:
             raise
         except Exception as defect:  # the boundary of a tool call: a stranger learns nothing of it, the log everything
             outcome = "internal_error"
-            self.log("tool call failed", tool=spec.name, request_id=call.request_id, exc_info=defect)
+            self.log.error("tool call failed", tool=spec.name, request_id=call.request_id, exc_info=defect)
             raise InternalError("This tool call failed through a defect of the server; it was logged.") from defect
         finally:
             took_s = self.clock.monotonic() - call.started
             self._count(spec, ctx, outcome, str(shown.get("status", "none")), took_s)
-            self.log(
+            self.log.info(
                 "tool call",
                 tool=spec.name,
                 instance=who.instance,

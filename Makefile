@@ -1,0 +1,43 @@
+# Everything here needs only make and Python 3.11 or newer with venv; the first target run makes .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP ?= $(BIN)/python -m pip
+STAMP := $(VENV)/.installed
+# more arguments for pytest, e.g. make test PYTEST_ARGS="-k breaker"
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check-long bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; } \
+		&& $(PYTHON) -m venv $(VENV); }
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## simulator and server in one process; no account, no Redis, no settings
+	@$(BIN)/jobnimbus-mcp demo
+
+test: $(STAMP) ## the test suite, about a minute; tests on a real Redis need redis-server on PATH
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(STAMP) ## style, types and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy jobnimbus_mcp
+	$(BIN)/lint-imports
+
+check-long: $(STAMP) ## the suite with many more examples, and the tests marked long
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 900 $(PYTEST_ARGS)
+
+bench: $(STAMP) ## every benchmark; needs redis-server on PATH
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -1,0 +1,134 @@
+"""Making what is kept invalid, and telling what has been."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from jobnimbus_mcp.cache.key import entry_glob
+from jobnimbus_mcp.cache.notice import Applied, Notice
+from jobnimbus_mcp.cache.ports import RATES_S, Store
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.telemetry.recorder import Recorder
+
+__all__ = ["Applied", "Invalidator", "Notice"]
+
+_DELETE_STEPS = 20_000
+"""Bounds a deletion by pattern: some ten million keys. Reaching it is a defect of the pattern, not a way of life."""
+
+
+class Invalidator:
+    """Invalidates through the store; every method raises `CacheUnavailable` when the store cannot be told.
+
+    With a guarded store, an invalidation that could not be told leaves a debt: nothing of the tenant is read from the
+    store again before everything of it has been invalidated.
+    """
+
+    def __init__(self, store: Store, *, clock: Clock, recorder: Recorder) -> None:
+        self._store = store
+        self._clock = clock
+        self._recorder = recorder
+
+    async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
+        """Make every entry with one of these tags invalid and note it in the log; a duplicate only invalidates.
+
+        Raises:
+            CacheUnavailable: the store could not be told.
+        """
+        applied = await self._store.append_and_bump(tenant, tuple(dict.fromkeys(tags)), notice, call)
+        self._recorder.count("cache_invalidations", entity=notice.resource, source=notice.source)
+        return applied
+
+    async def renew_epoch(self, tenant: str, call: Call, *, reason: str) -> None:
+        """Make everything of the tenant invalid, in one step.
+
+        Raises:
+            CacheUnavailable: the store could not be told.
+        """
+        await self._store.renew_epoch(tenant, call)
+        self._recorder.count("cache_epoch_renewals", reason=reason)
+
+    async def invalidate_pattern(
+        self,
+        tenant: str,
+        partition: str,
+        entity: str,
+        operation: str,
+        identifier: str,
+        notice: Notice,
+        call: Call,
+    ) -> int:
+        """Scan and delete the entries that match; how many there were. `*` and `?` are wild in each part.
+
+        What is being fetched meanwhile is not kept, so nothing that was deleted comes back with a late fill.
+
+        Raises:
+            CacheUnavailable: the store failed on the way; some may be deleted.
+        """
+        glob = entry_glob(tenant, partition=partition, entity=entity, operation=operation, identifier=identifier)
+        deleted, cursor = 0, 0
+        for _ in range(_DELETE_STEPS):
+            cursor, number = await self._store.delete_some(tenant, glob, cursor, call)
+            deleted += number
+            if cursor == 0:
+                break
+        await self.append_and_bump(tenant, (), notice, call)
+        return deleted
+
+    async def recent(
+        self, tenant: str, *, limit: int, since: float | None, call: Call | None = None
+    ) -> list[dict[str, Any]]:
+        """The log, newest first, none older than `since` (wall seconds); `at` is RFC 3339 in UTC."""
+        rows = await self._store.log(tenant, limit=limit, since=since, call=call or Call.begin(self._clock, "listing"))
+        return [
+            {
+                "eventId": row.event_id,
+                "event": row.event,
+                "resource": row.resource,
+                "resourceId": row.resource_id,
+                "tags": list(row.tags),
+                "latencyMs": row.latency_ms,
+                "source": row.source,
+                "at": _rfc3339(row.at),
+            }
+            for row in rows
+        ]
+
+    async def rates(self, tenant: str, hours: int = 24, *, call: Call | None = None) -> dict[str, Any]:
+        """Invalidations of the last `hours` hours (at most 48 are kept), newest hour first, by entity and by source."""
+        newest = int(self._clock.now() // 3600)
+        asked = [newest - back for back in range(min(max(hours, 1), RATES_S // 3600))]
+        counted = await self._store.rates(tenant, asked, call or Call.begin(self._clock, "listing"))
+        rows: list[dict[str, Any]] = []
+        all_entities: Counter[str] = Counter()
+        all_sources: Counter[str] = Counter()
+        for hour in sorted(counted, reverse=True):
+            entities: Counter[str] = Counter()
+            sources: Counter[str] = Counter()
+            for field, number in counted[hour].items():
+                entity, _, source = field.partition("|")
+                entities[entity] += number
+                sources[source] += number
+            all_entities.update(entities)
+            all_sources.update(sources)
+            rows.append(
+                {
+                    "hour": _rfc3339(hour * 3600),
+                    "total": sum(entities.values()),
+                    "byEntity": dict(entities),
+                    "bySource": dict(sources),
+                }
+            )
+        return {
+            "hours": rows,
+            "total": sum(all_entities.values()),
+            "byEntity": dict(all_entities),
+            "bySource": dict(all_sources),
+        }
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,161 @@
+"""One load per key for all who ask meanwhile; one waiter's leaving does not take the load from the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.errors import InternalError, UpstreamTimeout
+
+__all__ = ["GATHER_S", "SPACING_S", "Flight", "Joining", "SingleFlight"]
+
+T = TypeVar("T")
+
+GATHER_S = 0.002
+"""A flight that may only be joined before it begins waits so long for company: one load for a burst, not two."""
+
+SPACING_S = 0.25
+"""Such a flight waits for the one before it under the same key, but no longer than this: a slow origin delays each
+reader once, and gets at most four loads per second and key."""
+
+
+class Joining(Enum):
+    """Which flight under the key may be joined."""
+
+    BEGUN = "begun"
+    """Any under way: the key names the state that the load will see."""
+    UNBEGUN = "unbegun"
+    """Only one that has not begun: what happened since it began is not known."""
+    NONE = "none"
+    """None, and nobody may join this one."""
+
+
+class Flight(Generic[T]):
+    """A load under way. It may go on after it has been answered."""
+
+    __slots__ = ("answered", "began", "task", "waiters")
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.waiters = 0
+        self.answered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None]
+
+    def answer(self, value: T) -> None:
+        """Give the waiters their value; only the first answer counts."""
+        if not self.answered.done():
+            self.answered.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Give the waiters the error, unless they have been answered."""
+        if not self.answered.done():
+            self.answered.set_exception(error)
+            # With nobody waiting any more, the loop must not report it as never retrieved.
+            self.answered.exception()
+
+
+Body = Callable[[Flight[T]], Coroutine[Any, Any, None]]
+
+
+class SingleFlight(Generic[T]):
+    """Flights by key. Whoever constructs this closes it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._flights: dict[Hashable, Flight[T]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def fly(
+        self,
+        key: Hashable,
+        body: Body[T],
+        *,
+        call: Call,
+        joining: Joining = Joining.BEGUN,
+        begun_within_s: float | None = None,
+    ) -> tuple[T, bool]:
+        """The answer of the flight under `key`, and whether somebody else had asked for it first.
+
+        `body` runs in a task of its own and answers the flight. `begun_within_s`: join only a flight at most so old; a
+        younger one takes its place under the key.
+
+        Raises:
+            UpstreamTimeout: the call's deadline passed while waiting.
+            Exception: what `body` raised.
+        """
+        flight = self._joinable(key, joining, begun_within_s)
+        joined = flight is not None
+        if flight is None:
+            flight = self._start(key, body, joining)
+        flight.waiters += 1
+        bound = asyncio.timeout(max(0.0, call.remaining_s(self._clock)))
+        try:
+            async with bound:
+                return await asyncio.shield(flight.answered), joined
+        except TimeoutError as error:
+            if not bound.expired():
+                raise
+            raise UpstreamTimeout("No answer in time.") from error
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0 and not flight.answered.done():
+                self._forget(key, flight)
+                flight.task.cancel()
+
+    async def aclose(self, within_s: float = 2.0) -> None:
+        """Let what is under way end, for so long; then cancel it."""
+        tasks = set(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=within_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _joinable(self, key: Hashable, joining: Joining, begun_within_s: float | None) -> Flight[T] | None:
+        flight = self._flights.get(key)
+        if flight is None or joining is Joining.NONE:
+            return None
+        if flight.began is None:
+            return flight
+        if joining is Joining.UNBEGUN:
+            return None
+        if begun_within_s is not None and self._clock.monotonic() - flight.began > begun_within_s:
+            return None
+        return flight
+
+    def _start(self, key: Hashable, body: Body[T], joining: Joining) -> Flight[T]:
+        flight: Flight[T] = Flight()
+        before = self._flights.get(key) if joining is Joining.UNBEGUN else None
+        if joining is not Joining.NONE:
+            self._flights[key] = flight
+        if joining is not Joining.UNBEGUN:
+            flight.began = self._clock.monotonic()
+        flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, body, before))
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _run(self, key: Hashable, flight: Flight[T], body: Body[T], before: Flight[T] | None) -> None:
+        try:
+            if flight.began is None:
+                await asyncio.sleep(GATHER_S)
+                if before is not None:
+                    await asyncio.wait({before.task}, timeout=SPACING_S)
+                flight.began = self._clock.monotonic()
+            await body(flight)
+            flight.fail(InternalError("The fetch ended without an answer."))
+        except asyncio.CancelledError:
+            flight.fail(InternalError("The server is stopping."))
+            raise
+        except Exception as error:  # the boundary between a flight and its waiters: they get whatever went wrong
+            flight.fail(error)
+        finally:
+            self._forget(key, flight)
+
+    def _forget(self, key: Hashable, flight: Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

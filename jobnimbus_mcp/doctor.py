@@ -1,0 +1,256 @@
+"""doctor: what is set, what answers, what is off and why; each finding one line that says what to change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from jobnimbus_mcp.errors import ProjectError, UpstreamUnauthorized
+from jobnimbus_mcp.settings import Settings
+
+__all__ = ["Finding", "Level", "Probes", "StoreAway", "StoreFacts", "examine", "is_loopback", "worst"]
+
+PROBE_BOUND_S = 20.0
+"""A check of a key may take the 15 s of a call; nothing else comes near."""
+
+REDIS_VERSION_MIN = (6, 2)
+"""The oldest with all commands that the store's scripts use."""
+
+
+class Level(StrEnum):
+    """OK: as it should be. WARN: works, with less than it could. BAD: will not work so."""
+
+    OK = "ok"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`sentence`: what is so, and what to change where something is to be changed."""
+
+    level: Level
+    subject: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """What a Redis says of itself; None where it does not tell (managed services hide some)."""
+
+    version: str
+    ping_ms: float
+    eviction: str | None = None
+    memory_max_bytes: int | None = None
+    append_only: bool | None = None
+
+
+class StoreAway(Exception):
+    """The Redis could not be asked; the message says why in a word or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What doctor asks of the running parts.
+
+    `store`: raises StoreAway; not asked on the embedded store. `check_key(instance)`: returns when JobNimbus accepts
+    the server's own key, raises a ProjectError when it does not or could not say. `digest(instance)`: of that key's
+    partition. `last_webhook_age_s(instance)`: seconds since the last delivery, None when none is known of.
+    """
+
+    store: Callable[[], Awaitable[StoreFacts]]
+    check_key: Callable[[str], Awaitable[None]]
+    digest: Callable[[str], str]
+    last_webhook_age_s: Callable[[str], Awaitable[float | None]]
+
+
+async def examine(settings: Settings, probes: Probes) -> list[Finding]:
+    """All findings, in the order of the settings table; nothing is changed anywhere."""
+    store, keys, webhooks = await asyncio.gather(
+        _store(settings, probes), _keys(settings, probes), _webhooks(settings, probes)
+    )
+    return [*store, *_cache(settings), _api(settings), *keys, *_callers(settings), *webhooks]
+
+
+async def _store(settings: Settings, probes: Probes) -> list[Finding]:
+    if settings.store_url is None:
+        return [
+            Finding(
+                Level.WARN,
+                "store",
+                "embedded: kept in one process and lost at its end. Set REDIS_URL to share and keep it.",
+            )
+        ]
+    address = settings.store_address
+    try:
+        facts = await asyncio.wait_for(probes.store(), PROBE_BOUND_S)
+    except (StoreAway, TimeoutError) as away:
+        why = str(away) or "no answer in time"
+        said = f"{address} cannot be used ({why}); start it or correct REDIS_URL. Until then every read asks JobNimbus."
+        return [Finding(Level.BAD, "redis", said)]
+    return [
+        _reachable(settings, address, facts),
+        _version(facts),
+        _eviction(facts),
+        _persistence(facts),
+    ]
+
+
+def _reachable(settings: Settings, address: str, facts: StoreFacts) -> Finding:
+    bound_ms = settings.redis_command_timeout_ms
+    if facts.ping_ms * 2 > bound_ms:
+        said = f"{address} answers in {facts.ping_ms:.1f} ms, too near to REDIS_COMMAND_TIMEOUT_MS={bound_ms}. "
+        return Finding(Level.WARN, "redis", said + "Put it nearer, or raise the bound.")
+    return Finding(Level.OK, "redis", f"{address} answers in {facts.ping_ms:.1f} ms.")
+
+
+def _version(facts: StoreFacts) -> Finding:
+    numbers = tuple(int(part) for part in facts.version.split(".")[:2] if part.isdigit())
+    if numbers < REDIS_VERSION_MIN:
+        wanted = ".".join(str(number) for number in REDIS_VERSION_MIN)
+        return Finding(Level.BAD, "redis version", f"{facts.version}: upgrade to {wanted} or later.")
+    return Finding(Level.OK, "redis version", f"{facts.version}.")
+
+
+def _eviction(facts: StoreFacts) -> Finding:
+    subject = "redis eviction"
+    if facts.eviction is None:
+        return Finding(
+            Level.WARN, subject, "the server does not tell its maxmemory-policy; see that it is not allkeys-*."
+        )
+    if facts.eviction.startswith("allkeys"):
+        said = "may evict the invalidation log and the lasting counters; set maxmemory-policy to volatile-ttl."
+        return Finding(Level.WARN, subject, f"{facts.eviction} {said}")
+    full = "nothing new is kept when memory is full" if facts.eviction == "noeviction" else "entries make room"
+    return Finding(Level.OK, subject, f"{facts.eviction}: {full}, invalidations hold either way.")
+
+
+def _persistence(facts: StoreFacts) -> Finding:
+    subject = "redis persistence"
+    if facts.append_only is None:
+        return Finding(Level.WARN, subject, "the server does not tell whether it keeps an append-only file.")
+    if facts.append_only:
+        return Finding(Level.OK, subject, "append-only file: the cache and its counters survive a restart of Redis.")
+    said = "no append-only file: a restart of Redis empties the cache and resets its counters. Set appendonly yes."
+    return Finding(Level.WARN, subject, said)
+
+
+def _cache(settings: Settings) -> list[Finding]:
+    if not settings.cache_enabled:
+        return [Finding(Level.WARN, "cache", "off by CACHE_ENABLED=false: every read asks JobNimbus.")]
+    said = f"{settings.cache_consistency}: no read that starts after a webhook was answered returns older data."
+    return [Finding(Level.OK, "consistency", said)]
+
+
+def _api(settings: Settings) -> Finding:
+    url = urlsplit(settings.jobnimbus_api_base_url)
+    subject = "jobnimbus"
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        said = "is asked without TLS, so anybody on the way can read the keys; use https in JOBNIMBUS_API_BASE_URL."
+        return Finding(Level.BAD, subject, f"{settings.jobnimbus_api_base_url} {said}")
+    default = str(Settings.model_fields["jobnimbus_api_base_url"].default)
+    if settings.jobnimbus_api_base_url != default:
+        said = "is asked instead of JobNimbus itself; unset JOBNIMBUS_API_BASE_URL if that is not meant."
+        return Finding(Level.WARN, subject, f"{settings.jobnimbus_api_base_url} {said}")
+    return Finding(Level.OK, subject, f"{default} is asked.")
+
+
+async def _keys(settings: Settings, probes: Probes) -> list[Finding]:
+    return list(await asyncio.gather(*(_key(settings, probes, instance) for instance in settings.instances)))
+
+
+async def _key(settings: Settings, probes: Probes, instance: str) -> Finding:
+    subject = f"key of {instance}"
+    if instance not in settings.api_keys:
+        variable = "JOBNIMBUS_API_KEY"
+        if len(settings.instances) > 1:
+            variable += "_" + instance.upper().replace("-", "_")
+        said = f"none: every request must bring one, and background work is off. Set {variable} to change that."
+        return Finding(Level.WARN, subject, said)
+    digest = f"partition digest {probes.digest(instance)}"
+    try:
+        await asyncio.wait_for(probes.check_key(instance), PROBE_BOUND_S)
+    except UpstreamUnauthorized:
+        said = f"JobNimbus refuses it ({digest}); make a new one in JobNimbus under Settings, API."
+        return Finding(Level.BAD, subject, said)
+    except (ProjectError, TimeoutError) as unsaid:
+        why = unsaid.code if isinstance(unsaid, ProjectError) else "no answer in time"
+        said = f"JobNimbus could not be asked ({why}; {digest}); check JOBNIMBUS_API_BASE_URL and the network."
+        return Finding(Level.BAD, subject, said)
+    return Finding(Level.OK, subject, f"JobNimbus accepts it; {digest}.")
+
+
+def _callers(settings: Settings) -> list[Finding]:
+    findings = []
+    tokens = {token.get_secret_value() for token in settings.mcp_auth_tokens}
+    if tokens:
+        findings.append(Finding(Level.OK, "callers", f"{len(tokens)} bearer token(s) open /mcp."))
+    elif settings.holds_api_key:
+        said = "`serve` refuses to start, because anybody could read with the server's key. Set MCP_AUTH_TOKENS, or "
+        findings.append(Finding(Level.BAD, "callers", said + "serve on loopback with --insecure-loopback."))
+    else:
+        findings.append(
+            Finding(Level.OK, "callers", "every caller brings a JobNimbus key; MCP_AUTH_TOKENS is not set.")
+        )
+    if settings.admin_token is None:
+        said = "off (503): /metrics, /cache/stats and the rest of the admin routes. Set ADMIN_TOKEN to open them."
+        findings.append(Finding(Level.WARN, "admin", said))
+    elif settings.admin_token.get_secret_value() in tokens:
+        said = "ADMIN_TOKEN is also in MCP_AUTH_TOKENS, so every caller is an administrator; use another."
+        findings.append(Finding(Level.WARN, "admin", said))
+    else:
+        findings.append(Finding(Level.OK, "admin", "open to the bearer of ADMIN_TOKEN."))
+    findings.append(Finding(Level.OK, "hosts", f"answered: {', '.join(settings.allowed_hosts)} (ALLOWED_HOSTS)."))
+    return findings
+
+
+async def _webhooks(settings: Settings, probes: Probes) -> list[Finding]:
+    if not settings.webhooks_enabled:
+        said = "off (503): no change is learnt of, so a lifetime is the only bound of staleness. Set WEBHOOK_SECRET."
+        return [Finding(Level.WARN, "webhooks", said)]
+    if settings.store_url is None:
+        return [Finding(Level.OK, "webhooks", "on; ask the server's get_webhooks what has been received.")]
+    return list(await asyncio.gather(*(_deliveries(settings, probes, instance) for instance in settings.instances)))
+
+
+async def _deliveries(settings: Settings, probes: Probes, instance: str) -> Finding:
+    subject = f"webhooks of {instance}"
+    shared = settings.webhook_secret or settings.webhook_signing_secret
+    if not shared and instance not in settings.webhook_secrets:
+        variable = f"WEBHOOK_SECRET_{instance.upper().replace('-', '_')}"
+        said = f"no secret opens them: set {variable}, or WEBHOOK_SECRET for all accounts."
+        return Finding(Level.WARN, subject, said)
+    try:
+        age_s = await asyncio.wait_for(probes.last_webhook_age_s(instance), PROBE_BOUND_S)
+    except (ProjectError, TimeoutError) as unsaid:
+        why = unsaid.code if isinstance(unsaid, ProjectError) else "no answer in time"
+        return Finding(Level.WARN, subject, f"on; what was received could not be read ({why}).")
+    if age_s is None:
+        said = "on, and none received yet: enter the URLs that get_webhooks tells in JobNimbus's automations."
+        return Finding(Level.WARN, subject, said)
+    return Finding(Level.OK, subject, f"on; the last one came {_ago(age_s)} ago.")
+
+
+def _ago(age_s: float) -> str:
+    for unit, length_s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if age_s >= 2 * length_s:
+            return f"{age_s / length_s:.0f} {unit}"
+    return f"{age_s:.0f} s"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach `host`."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def worst(findings: Sequence[Finding]) -> Level:
+    """The worst level among them."""
+    order = (Level.OK, Level.WARN, Level.BAD)
+    return max((finding.level for finding in findings), key=order.index, default=Level.OK)

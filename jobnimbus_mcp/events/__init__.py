@@ -1,0 +1,1 @@
+"""Changes in JobNimbus, however we learn of them."""

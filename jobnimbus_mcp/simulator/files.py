@@ -1,0 +1,35 @@
+"""Contents of files: what was uploaded, as long as it is kept, else a small body made up from the record."""
+
+from __future__ import annotations
+
+from jobnimbus_mcp.simulator.shapes import Record
+
+__all__ = ["FileContents"]
+
+_MOST_FILES = 64
+_MOST_BYTES = 1_048_576
+_JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
+
+
+class FileContents:
+    """Keeps the latest uploads, each up to 1 MB. Seeded files have no stored content, whatever their `size` says."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def keep(self, jnid: str, content: bytes) -> None:
+        if len(content) > _MOST_BYTES:
+            return
+        self._kept[jnid] = content
+        if len(self._kept) > _MOST_FILES:
+            del self._kept[next(iter(self._kept))]
+
+    def read(self, record: Record) -> bytes:
+        kept = self._kept.get(record["jnid"])
+        if kept is not None:
+            return kept
+        text = f"simulated content of {record['jnid']}\n".encode()
+        return _JPEG_HEAD + text if record["content_type"] == "image/jpeg" else text
+
+    def clear(self) -> None:
+        self._kept.clear()

@@ -1,0 +1,205 @@
+"""One request until it is answered: slot, budget, breaker, send, interpret; back off and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.errors import (
+    BudgetExhausted,
+    UpstreamCircuitOpen,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamServerError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    UpstreamUnreadable,
+)
+from jobnimbus_mcp.resilience.backoff import BackoffPolicy, delay_s
+from jobnimbus_mcp.resilience.breaker import BreakerBox, Event, State
+from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.upstream.ports import RequestBudget, Sender
+from jobnimbus_mcp.upstream.request import Request
+from jobnimbus_mcp.upstream.response import interpret
+
+__all__ = ["ATTEMPTS_MAX", "ATTEMPT_TIMEOUT_S", "Asking", "Attempts"]
+
+ATTEMPTS_MAX = 4
+
+ATTEMPT_TIMEOUT_S = 10.0
+"""Bound of one attempt: some ten times what a page takes, and the call's deadline leaves room for another."""
+
+_ATTEMPT_MIN_S = 0.25
+"""An attempt with less time than this is not begun."""
+
+_FAIR_CHANCE_S = 2.0
+"""An attempt that our own deadline cut sooner than this says nothing about JobNimbus: the breaker ignores it."""
+
+_RETRY_AFTER_GUESS_S = 5.0
+"""What callers are told after a 429 without `Retry-After`."""
+
+_FAILURES = (UpstreamServerError, UpstreamTimeout, UpstreamUnreachable, UpstreamUnreadable)
+"""What the breaker counts as failed; a refusal (400, 401, 403, 404, 429) is an answer."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks for what: everything of a request but the request."""
+
+    instance: str
+    entity: Entity
+    call: Call
+    credential: str
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What one request has shown of JobNimbus so far, for the breaker; all its attempts count once."""
+
+    admitted_at: float | None = None
+    shown: Event = Event.ABANDONED
+
+
+class Attempts:
+    """Asks JobNimbus, with up to `ATTEMPTS_MAX` attempts. `JobNimbusClient` documents the arguments."""
+
+    def __init__(
+        self,
+        *,
+        sender: Sender,
+        budget: RequestBudget,
+        breakers: Mapping[str, BreakerBox],
+        clock: Clock,
+        random01: Callable[[], float],
+        recorder: Recorder,
+        on_call: Callable[[str, Entity], None],
+        max_concurrent: int,
+        backoff: BackoffPolicy,
+    ) -> None:
+        if max_concurrent < 0:
+            raise ValueError("max_concurrent must not be negative")
+        self._sender = sender
+        self._budget = budget
+        self._breakers = dict(breakers)
+        self._clock = clock
+        self._random01 = random01
+        self._recorder = recorder
+        self._on_call = on_call
+        self._backoff = backoff
+        self._slots: dict[str, AbstractAsyncContextManager[Any]] = {
+            instance: asyncio.Semaphore(max_concurrent) if max_concurrent else nullcontext() for instance in breakers
+        }
+
+    async def ask(self, asking: Asking, request: Request, parse: Callable[[Any], T]) -> T:
+        """What `parse` makes of JobNimbus's answer; an answer it finds unreadable is asked for again.
+
+        Attempts end with the call's deadline; waiting for a slot does not, so the caller bounds the whole.
+
+        Raises:
+            UpstreamError: of the last attempt.
+            BudgetExhausted: before the first attempt.
+        """
+        breaker = self._breakers[asking.instance]
+        if breaker.retry_in_s > 0:  # said before queueing, since waiting would not help
+            raise _circuit_open(breaker)
+        standing = _Standing()
+        error: UpstreamError | None = None
+        try:
+            for attempt in range(1, ATTEMPTS_MAX + 1):
+                try:
+                    return await self._attempt(asking, request, parse, breaker, standing)
+                except UpstreamCircuitOpen:
+                    raise
+                except BudgetExhausted as exhausted:
+                    if error is None:
+                        raise
+                    raise error from exhausted
+                except UpstreamError as failed:
+                    error = failed
+                pause_s = delay_s(attempt, error.retry_after_s, self._random01(), self._backoff)
+                fits = pause_s + _ATTEMPT_MIN_S <= asking.call.remaining_s(self._clock)
+                if not error.retryable or attempt == ATTEMPTS_MAX or not fits:
+                    break
+                self._recorder.count("upstream_retries", reason=error.code)
+                await self._clock.sleep(pause_s)
+                if breaker.state is State.OPEN:
+                    break
+        finally:
+            self._report(breaker, standing)
+        assert error is not None
+        if isinstance(error, UpstreamRateLimited) and error.retry_after_s is None:
+            error.retry_after_s = _RETRY_AFTER_GUESS_S
+        raise error
+
+    async def _attempt(
+        self,
+        asking: Asking,
+        request: Request,
+        parse: Callable[[Any], T],
+        breaker: BreakerBox,
+        standing: _Standing,
+    ) -> T:
+        async with self._slots[asking.instance]:
+            waited_s = await self._budget.take(asking.instance, asking.call)
+            self._recorder.observe("budget_wait_seconds", waited_s)
+            if standing.admitted_at is None:
+                if not breaker.admit():
+                    raise _circuit_open(breaker)
+                standing.admitted_at = self._clock.monotonic()
+            timeout_s = min(ATTEMPT_TIMEOUT_S, asking.call.remaining_s(self._clock))
+            if timeout_s <= 0:
+                raise UpstreamTimeout("There was no time left to ask JobNimbus.")
+            return await self._send(asking, request, parse, timeout_s, standing)
+
+    async def _send(
+        self, asking: Asking, request: Request, parse: Callable[[Any], T], timeout_s: float, standing: _Standing
+    ) -> T:
+        began = self._clock.monotonic()
+        outcome = "cancelled"
+        self._on_call(asking.instance, asking.entity)
+        try:
+            answer = await self._sender.send(request, asking.credential, timeout_s)
+            value = parse(interpret(answer, now=self._clock.now(), credential=asking.credential))
+            outcome, standing.shown = "ok", Event.SUCCEEDED
+            return value
+        except UpstreamError as error:
+            outcome = error.code
+            if not isinstance(error, _FAILURES):
+                standing.shown = Event.SUCCEEDED
+            elif not isinstance(error, UpstreamTimeout) or self._had_a_fair_chance(began):
+                standing.shown = Event.FAILED
+            raise
+        except asyncio.CancelledError:
+            if asking.call.remaining_s(self._clock) <= 0 and self._had_a_fair_chance(began):
+                standing.shown = Event.FAILED
+            raise
+        finally:
+            self._recorder.count("upstream_calls", entity=asking.entity.value, outcome=outcome)
+            self._recorder.observe("upstream_seconds", self._clock.monotonic() - began, entity=asking.entity.value)
+
+    def _had_a_fair_chance(self, began: float) -> bool:
+        return self._clock.monotonic() - began >= _FAIR_CHANCE_S
+
+    def _report(self, breaker: BreakerBox, standing: _Standing) -> None:
+        if standing.admitted_at is None:
+            return
+        if standing.shown is Event.SUCCEEDED:
+            breaker.succeeded(standing.admitted_at)
+        elif standing.shown is Event.FAILED:
+            breaker.failed(standing.admitted_at)
+        else:
+            breaker.abandoned(standing.admitted_at)
+
+
+def _circuit_open(breaker: BreakerBox) -> UpstreamCircuitOpen:
+    return UpstreamCircuitOpen(
+        "JobNimbus was not asked: most calls to it failed of late.", retry_after_s=breaker.retry_in_s
+    )

@@ -1,0 +1,209 @@
+"""Answers a `Read` from JobNimbus, in the form its `Shape` documents, whole within the call's deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
+
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.crm.catalog import facts_of
+from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.query import Sort, Where
+from jobnimbus_mcp.crm.reads import Read, Shape
+from jobnimbus_mcp.errors import UpstreamForbidden, UpstreamTimeout
+from jobnimbus_mcp.resilience.backoff import BackoffPolicy
+from jobnimbus_mcp.resilience.breaker import BreakerBox, BreakerPolicy, State
+from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.upstream.attempts import Asking, Attempts
+from jobnimbus_mcp.upstream.paging import (
+    Page,
+    Row,
+    first_page,
+    merge,
+    pages_after,
+    why_block_incomplete,
+    why_scan_incomplete,
+    window_note,
+)
+from jobnimbus_mcp.upstream.ports import RequestBudget, Sender
+from jobnimbus_mcp.upstream.request import (
+    SCAN_PAGE_ROWS,
+    credential_check,
+    page_request,
+    record_request,
+    scan_filter,
+    whole_request,
+)
+from jobnimbus_mcp.upstream.response import record_of, rows_of, whole_of
+
+__all__ = ["UPSTREAM_BREAKER", "JobNimbusClient", "upstream_breakers"]
+
+UPSTREAM_BREAKER = BreakerPolicy(window_s=60, open_s=15, min_calls=20, failure_share=0.5)
+"""Open when most of a minute's calls failed. 20 calls are two busy seconds; fewer would let one bad moment open it."""
+
+_OLDEST_FIRST = Sort("date_created", descending=False)
+"""Records made while pages are read come last then, and shift none of the pages before."""
+
+_LEVELS = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+
+T = TypeVar("T")
+
+
+def upstream_breakers(instances: Iterable[str], clock: Clock, recorder: Recorder) -> dict[str, BreakerBox]:
+    """One breaker per account, each shown by the gauge `breaker_state` as `jobnimbus:<instance>`."""
+    return {instance: _breaker(f"jobnimbus:{instance}", clock, recorder) for instance in instances}
+
+
+class JobNimbusClient:
+    """Asks politely: bounded in requests at once, requests per second, and attempts.
+
+    The keys of `breakers` are the accounts there are. `max_concurrent` bounds the requests under way per account,
+    whoever's key they carry; 0 is no bound. `on_call(instance, entity)` hears of every request sent, further attempts
+    included. `random01` gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        sender: Sender,
+        budget: RequestBudget,
+        breakers: Mapping[str, BreakerBox],
+        clock: Clock,
+        random01: Callable[[], float],
+        recorder: Recorder,
+        on_call: Callable[[str, Entity], None],
+        max_concurrent: int = 8,
+        backoff: BackoffPolicy | None = None,
+    ) -> None:
+        self._clock = clock
+        self._attempts = Attempts(
+            sender=sender,
+            budget=budget,
+            breakers=breakers,
+            clock=clock,
+            random01=random01,
+            recorder=recorder,
+            on_call=on_call,
+            max_concurrent=max_concurrent,
+            backoff=backoff if backoff is not None else BackoffPolicy(),
+        )
+
+    async def load(self, read: Read, *, instance: str, credential: str, call: Call) -> dict[str, Any]:
+        """The answer to `read`. Cancelling it gives up its requests.
+
+        Raises:
+            UpstreamNotFound: JobNimbus has no such record.
+            UpstreamError: JobNimbus refused, failed, or was too slow for the call's deadline.
+            BudgetExhausted: our own request budget is used up.
+            InvalidInput: it cannot be asked: the id is none, or the conditions are too long.
+        """
+        asking = Asking(instance, read.entity, call, credential)
+        match read.shape:
+            case Shape.RECORD:
+                return await self._in_time(call, self._record(asking, read.record_id))
+            case Shape.BLOCK:
+                return await self._in_time(call, self._block(asking, read))
+            case Shape.SCAN:
+                return await self._in_time(call, self._scan(asking, read))
+            case Shape.WHOLE:
+                return await self._in_time(call, self._whole(asking))
+
+    async def check_credential(self, *, instance: str, credential: str, call: Call) -> None:
+        """Return when JobNimbus accepts the key, however little its access profile allows.
+
+        Raises:
+            UpstreamUnauthorized: JobNimbus refuses the key.
+            UpstreamError: JobNimbus cannot say now.
+            BudgetExhausted: our own request budget is used up.
+        """
+        asking = Asking(instance, Entity.CONTACTS, call, credential)
+        try:
+            await self._in_time(call, self._attempts.ask(asking, credential_check(), self._rows(asking)))
+        except UpstreamForbidden:
+            return  # only a key that is known can lack a right
+
+    async def _record(self, asking: Asking, jnid: str) -> dict[str, Any]:
+        request = record_request(asking.entity, jnid)
+        return await self._attempts.ask(asking, request, lambda value: record_of(asking.entity, jnid, value))
+
+    async def _whole(self, asking: Asking) -> dict[str, Any]:
+        return await self._attempts.ask(
+            asking, whole_request(asking.entity), lambda value: whole_of(asking.entity, value)
+        )
+
+    async def _block(self, asking: Asking, read: Read) -> dict[str, Any]:
+        window = facts_of(read.entity).window
+        page = first_page(read.offset, read.size, window)
+        if page.size == 0:
+            _, count = await self._page(asking, read.where, read.sort, Page(0, 1))
+            answer: dict[str, Any] = {"count": count or 0, "rows": []}
+            beyond = count is None or count > window
+            return answer | ({"incomplete": window_note(count, window)} if beyond else {})
+        rows, count = await self._page(asking, read.where, read.sort, page)
+        merged = merge([rows], read.where)
+        why = why_block_incomplete(merged, count, asked=page, size=read.size, window=window)
+        answer = {"count": page.offset + len(rows) if count is None else count, "rows": merged.rows}
+        return answer | ({"incomplete": why} if why else {})
+
+    async def _scan(self, asking: Asking, read: Read) -> dict[str, Any]:
+        window = facts_of(read.entity).window
+        asked = scan_filter(read.where)
+        first = first_page(0, min(SCAN_PAGE_ROWS, read.size), window)
+        rows, count = await self._page(asking, asked, _OLDEST_FIRST, first)
+        rest = pages_after(first, len(rows), count or 0, window=window, limit=read.size)
+        further = await _together(self._page(asking, asked, _OLDEST_FIRST, page) for page in rest)
+        merged = merge([rows, *(page_rows for page_rows, _ in further)], read.where)
+        if count is not None:  # records made meanwhile may lie beyond the last page
+            count = max([count, *(page_count or 0 for _, page_count in further)])
+        why = why_scan_incomplete(merged, count, window=window, limit=read.size)
+        return {"rows": merged.rows} | ({"incomplete": why} if why else {})
+
+    async def _page(self, asking: Asking, where: Where, sort: Sort, page: Page) -> tuple[list[Row], int | None]:
+        request = page_request(asking.entity, where, sort, offset=page.offset, size=page.size)
+        rows, count = await self._attempts.ask(asking, request, self._rows(asking))
+        return rows[: page.size], count
+
+    def _rows(self, asking: Asking) -> Callable[[Any], tuple[list[Row], int | None]]:
+        return lambda value: rows_of(asking.entity, value)
+
+    async def _in_time(self, call: Call, work: Coroutine[Any, Any, T]) -> T:
+        """`work`'s result, or UpstreamTimeout at the deadline; nothing of it is left running either way."""
+        remaining_s = call.remaining_s(self._clock)
+        if remaining_s <= 0:
+            work.close()
+            raise UpstreamTimeout("There was no time left to ask JobNimbus.")
+        task = asyncio.ensure_future(work)
+        alarm = asyncio.ensure_future(self._clock.sleep(remaining_s))
+        try:
+            await asyncio.wait((task, alarm), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise UpstreamTimeout("JobNimbus did not answer in time.")
+        finally:
+            await _end((task, alarm))
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; the first error ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    tasks = tuple(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _breaker(name: str, clock: Clock, recorder: Recorder) -> BreakerBox:
+    def show(state: State) -> None:
+        recorder.gauge("breaker_state", _LEVELS[state], breaker=name)
+
+    show(State.CLOSED)
+    return BreakerBox(UPSTREAM_BREAKER, clock, show)

@@ -1,0 +1,1 @@
+"""HTTP, all of it."""

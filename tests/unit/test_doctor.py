@@ -1,0 +1,156 @@
+"""doctor: a finding for each part, its level, and what it says to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobnimbus_mcp.doctor import Finding, Level, Probes, StoreAway, StoreFacts, examine, is_loopback, worst
+from jobnimbus_mcp.doctor_redis import store_facts
+from jobnimbus_mcp.errors import CacheUnavailable, UpstreamTimeout, UpstreamUnauthorized
+from jobnimbus_mcp.settings import Settings
+
+KEY = "k3y-of-the-account-0001"
+TOKEN = "t0ken-of-the-test-00001"
+GOOD = StoreFacts(version="7.0.15", ping_ms=0.3, eviction="volatile-ttl", memory_max_bytes=0, append_only=True)
+FULL = {
+    "REDIS_URL": "redis://:pa55word-of-redis@cache:6379",
+    "JOBNIMBUS_API_KEY": KEY,
+    "MCP_AUTH_TOKENS": TOKEN,
+    "ADMIN_TOKEN": TOKEN[::-1],
+    "WEBHOOK_SECRET": TOKEN * 2,
+}
+
+
+def probes(
+    store: StoreFacts | Exception = GOOD,
+    key: Exception | None = None,
+    webhook_age_s: float | Exception | None = 30,
+) -> Probes:
+    async def ask_store() -> StoreFacts:
+        if isinstance(store, Exception):
+            raise store
+        return store
+
+    async def check_key(_instance: str) -> None:
+        if key is not None:
+            raise key
+
+    async def last_webhook_age_s(_instance: str) -> float | None:
+        if isinstance(webhook_age_s, Exception):
+            raise webhook_age_s
+        return webhook_age_s
+
+    return Probes(
+        store=ask_store, check_key=check_key, digest=lambda _instance: "0a" * 16, last_webhook_age_s=last_webhook_age_s
+    )
+
+
+async def finding(env: dict[str, str], subject: str, asked: Probes) -> Finding:
+    (one,) = [one for one in await examine(Settings.from_env(env), asked) if one.subject == subject]
+    return one
+
+
+async def test_all_is_well_when_everything_is_set_and_answers() -> None:
+    findings = await examine(Settings.from_env(FULL), probes())
+    assert {one.level for one in findings} == {Level.OK}
+    assert worst(findings) is Level.OK
+
+
+async def test_nothing_set_works_and_says_what_is_off() -> None:
+    findings = await examine(Settings.from_env({}), probes())
+    off = {one.subject: one.sentence for one in findings if one.level is Level.WARN}
+    assert off.keys() == {"store", "key of default", "admin", "webhooks"}
+    assert "REDIS_URL" in off["store"]
+    assert "JOBNIMBUS_API_KEY" in off["key of default"]
+    assert "ADMIN_TOKEN" in off["admin"]
+    assert "WEBHOOK_SECRET" in off["webhooks"]
+    assert worst(findings) is Level.WARN
+
+
+@pytest.mark.parametrize(
+    ("env", "asked", "subject", "level", "said"),
+    [
+        ({}, probes(StoreAway("no answer in time")), "redis", Level.BAD, "no answer in time"),
+        ({}, probes(StoreFacts("7.0.15", 80.0)), "redis", Level.WARN, "REDIS_COMMAND_TIMEOUT_MS=100"),
+        ({}, probes(StoreFacts("5.0.7", 0.1)), "redis version", Level.BAD, "6.2 or later"),
+        ({}, probes(StoreFacts("unknown", 0.1)), "redis version", Level.BAD, "6.2 or later"),
+        ({}, probes(StoreFacts("8.0", 0.1, eviction="allkeys-lru")), "redis eviction", Level.WARN, "volatile-ttl"),
+        ({}, probes(StoreFacts("8.0", 0.1, eviction="noeviction")), "redis eviction", Level.OK, "nothing new is kept"),
+        ({}, probes(StoreFacts("8.0", 0.1)), "redis eviction", Level.WARN, "does not tell"),
+        ({}, probes(StoreFacts("8.0", 0.1)), "redis persistence", Level.WARN, "does not tell"),
+        ({}, probes(StoreFacts("8.0", 0.1, append_only=False)), "redis persistence", Level.WARN, "appendonly yes"),
+        ({}, probes(key=UpstreamUnauthorized("no")), "key of default", Level.BAD, "refuses it"),
+        ({}, probes(key=UpstreamTimeout("late")), "key of default", Level.BAD, "upstream_timeout"),
+        ({}, probes(), "key of default", Level.OK, "0a" * 16),
+        ({"MCP_AUTH_TOKENS": ""}, probes(), "callers", Level.BAD, "--insecure-loopback"),
+        ({"ADMIN_TOKEN": TOKEN}, probes(), "admin", Level.WARN, "every caller is an administrator"),
+        ({}, probes(webhook_age_s=None), "webhooks of default", Level.WARN, "get_webhooks"),
+        ({}, probes(webhook_age_s=CacheUnavailable("x")), "webhooks of default", Level.WARN, "cache_unavailable"),
+        ({}, probes(webhook_age_s=7_300), "webhooks of default", Level.OK, "2 hours ago"),
+        ({"CACHE_ENABLED": "false"}, probes(), "cache", Level.WARN, "CACHE_ENABLED"),
+        ({"JOBNIMBUS_API_BASE_URL": "http://127.0.0.1:9000/api1"}, probes(), "jobnimbus", Level.WARN, "instead of"),
+        ({"JOBNIMBUS_API_BASE_URL": "http://crm.example.com"}, probes(), "jobnimbus", Level.BAD, "without TLS"),
+    ],
+)
+async def test_what_is_wrong_is_told_with_what_to_change(
+    env: dict[str, str], asked: Probes, subject: str, level: Level, said: str
+) -> None:
+    told = await finding(FULL | env, subject, asked)
+    assert (told.level, said in told.sentence) == (level, True), told
+
+
+async def test_accounts_are_told_apart() -> None:
+    env = {
+        "JOBNIMBUS_INSTANCES": "stamford,new-haven",
+        "REDIS_URL": "redis://cache",
+        "JOBNIMBUS_API_KEY_STAMFORD": KEY,
+        "WEBHOOK_SECRET_STAMFORD": TOKEN,
+    }
+    assert (await finding(env, "key of stamford", probes())).level is Level.OK
+    assert "JOBNIMBUS_API_KEY_NEW_HAVEN" in (await finding(env, "key of new-haven", probes())).sentence
+    assert (await finding(env, "webhooks of stamford", probes())).level is Level.OK
+    assert "WEBHOOK_SECRET_NEW_HAVEN" in (await finding(env, "webhooks of new-haven", probes())).sentence
+
+
+async def test_no_finding_holds_a_secret() -> None:
+    told = repr(await examine(Settings.from_env(FULL), probes(StoreAway("x"), key=UpstreamTimeout("x"))))
+    assert not [secret for secret in Settings.from_env(FULL).secret_values() if secret in told]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.4", False),
+        ("localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+async def test_a_real_redis_tells_its_facts(redis_url: str) -> None:
+    facts = await store_facts(redis_url, timeout_s=5)
+    assert int(facts.version.split(".")[0]) >= 6
+    assert (facts.eviction, facts.append_only) == ("noeviction", False)
+    assert 0 < facts.ping_ms < 1_000
+
+
+async def test_a_redis_that_is_away_or_refuses_the_password_is_told_apart(start_redis: Callable[..., Any]) -> None:
+    server = start_redis("--requirepass", "pa55word")
+    with pytest.raises(StoreAway, match="refuses the password"):
+        await store_facts(server.url.replace("://", "://:wrong@"), timeout_s=5)
+    server.stop()
+    with pytest.raises(StoreAway, match="ConnectionError"):
+        await store_facts(server.url, timeout_s=5)
