@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["digits_of", "epoch_s", "is_date_field", "rfc3339", "values_at"]
+__all__ = ["MILLISECONDS_FROM", "digits_of", "epoch_s", "is_date_field", "rfc3339", "values_at"]
 
-_MILLISECONDS_FROM = 10**11
+MILLISECONDS_FROM = 10**11
 """Above this a number is milliseconds: as seconds it would be the year 5138.
 
 Source: JobNimbus stores what integrations sent, and some sent JavaScript's milliseconds.
@@ -29,7 +29,7 @@ def epoch_s(value: Any) -> int | None:
             return None
     if not isinstance(value, (int, float)) or value <= 0:
         return None
-    return int(value / 1000) if value > _MILLISECONDS_FROM else int(value)
+    return int(value / 1000) if value > MILLISECONDS_FROM else int(value)
 
 
 def rfc3339(seconds: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobnimbus_mcp.crm.payloads import digits_of, epoch_s, values_at
+from jobnimbus_mcp.crm.payloads import MILLISECONDS_FROM, digits_of, epoch_s, values_at
 
 __all__ = [
     "NEWEST_FIRST",
@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 Scalar = str | int | bool
+
+_SET_BY_JOBNIMBUS = frozenset({"date_created", "date_updated", "date_status_change"})
+"""Dates nobody else writes, so they are always in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +92,39 @@ class NameIs:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """A date field lies in [`at_least`, `at_most`], epoch seconds, both included; None leaves that end open."""
+    """A date field lies in [`at_least`, `at_most`], epoch seconds, both included; None leaves that end open.
+
+    Dates that people or integrations set may be stored in milliseconds: they are asked for in both units, and mean the
+    same. `as_stored` asks for the bare number instead, which is how JobNimbus sorts.
+    """
 
     field: str
     at_least: int | None = None
     at_most: int | None = None
+    as_stored: bool = False
 
     def asked(self) -> dict[str, Any]:
-        bounds = {"gte": self.at_least, "lte": self.at_most}
-        return {"range": {self.field: {name: bound for name, bound in bounds.items() if bound is not None}}}
+        seconds = _range(self.field, self.at_least, self.at_most)
+        if self.as_stored or self.field in _SET_BY_JOBNIMBUS:
+            return seconds
+        if self.at_most is None:
+            seconds = _range(self.field, self.at_least, MILLISECONDS_FROM)
+        milliseconds = _range(
+            self.field,
+            max((self.at_least or 0) * 1000, MILLISECONDS_FROM + 1),
+            None if self.at_most is None else self.at_most * 1000 + 999,
+        )
+        return {"bool": {"should": [seconds, milliseconds]}}
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         for value in values_at(row, self.field):
-            seconds = epoch_s(value) or 0
-            if (self.at_least is None or seconds >= self.at_least) and (
-                self.at_most is None or seconds <= self.at_most
-            ):
+            moment = value if self.as_stored and isinstance(value, int) else epoch_s(value) or 0
+            if (self.at_least is None or moment >= self.at_least) and (self.at_most is None or moment <= self.at_most):
                 return True
         return False
 
     def form(self) -> list[Any]:
-        return ["between", self.field, self.at_least, self.at_most]
+        return ["between", self.field, self.at_least, self.at_most, *(["as stored"] if self.as_stored else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +236,11 @@ def filter_of(where: Where) -> dict[str, Any] | None:
 def matches(where: Where, row: Mapping[str, Any]) -> bool:
     """Whether a row satisfies every clause; the check for filters that JobNimbus ignored."""
     return all(clause.holds(row) for clause in where)
+
+
+def _range(field: str, at_least: int | None, at_most: int | None) -> dict[str, Any]:
+    bounds = {"gte": at_least, "lte": at_most}
+    return {"range": {field: {name: bound for name, bound in bounds.items() if bound is not None}}}
 
 
 def _same(found: Any, wanted: Scalar) -> bool:

@@ -164,9 +164,9 @@ async def _anchor_for(
     if at is None or at != (last_row or {}).get(listing.sort.field):
         return anchor, start < window  # not dated, or dated in milliseconds: there is no moment to count from
     ahead = (
-        Between(listing.sort.field, at_least=at + 1)
+        Between(listing.sort.field, at_least=at + 1, as_stored=True)
         if listing.sort.descending
-        else Between(listing.sort.field, at_most=at - 1)
+        else Between(listing.sort.field, at_most=at - 1, as_stored=True)
     )
     counting = Read.block(listing.entity, (*listing.where, ahead), listing.sort, 0, 1, listing.scope)
     rows_before = (await ctx.look_up(counting)).value()["count"]
@@ -181,8 +181,8 @@ def _anchored(listing: Listing, anchor: Anchor | None) -> Where:
     if anchor is None:
         return listing.where
     if listing.sort.descending:
-        return (*listing.where, Between(listing.sort.field, at_most=anchor.at))
-    return (*listing.where, Between(listing.sort.field, at_least=anchor.at))
+        return (*listing.where, Between(listing.sort.field, at_most=anchor.at, as_stored=True))
+    return (*listing.where, Between(listing.sort.field, at_least=anchor.at, as_stored=True))
 
 
 def _place(row: Mapping[str, Any], sort: Sort) -> tuple[int, int]:

@@ -62,9 +62,36 @@ ROW: dict[str, Any] = {
             {"range": {"date_created": {"gte": 1_788_264_000, "lte": 1_788_264_000}}},
             True,
         ),
-        (Between("date_start", at_least=1), {"range": {"date_start": {"gte": 1}}}, False),
-        (Between("date_dirty", at_most=1_788_264_000), {"range": {"date_dirty": {"lte": 1_788_264_000}}}, True),
-        (Between("missing", at_least=1), {"range": {"missing": {"gte": 1}}}, False),
+        (
+            Between("date_start", at_least=1),
+            {
+                "bool": {
+                    "should": [
+                        {"range": {"date_start": {"gte": 1, "lte": 10**11}}},
+                        {"range": {"date_start": {"gte": 10**11 + 1}}},
+                    ]
+                }
+            },
+            False,
+        ),
+        (
+            Between("date_dirty", 1_788_000_000, 1_788_264_000),
+            {
+                "bool": {
+                    "should": [
+                        {"range": {"date_dirty": {"gte": 1_788_000_000, "lte": 1_788_264_000}}},
+                        {"range": {"date_dirty": {"gte": 1_788_000_000_000, "lte": 1_788_264_000_999}}},
+                    ]
+                }
+            },
+            True,
+        ),
+        (
+            Between("date_dirty", at_most=1_788_264_000, as_stored=True),
+            {"range": {"date_dirty": {"lte": 1_788_264_000}}},
+            False,
+        ),
+        (Between("missing", at_least=1), None, False),
         (Not(Is("is_archived", True)), {"bool": {"must_not": [{"term": {"is_archived": True}}]}}, True),
         (
             AnyOf((Is("status", 1), Is("number", "R-20417"))),
