@@ -47,6 +47,7 @@ from jobnimbus_mcp.telemetry.logging import configure
 from jobnimbus_mcp.telemetry.metrics_prometheus import PrometheusRecorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.account import get_webhooks_of
+from jobnimbus_mcp.tools.memo import AnswerMemo
 from jobnimbus_mcp.tools.registry import Toolbox, read_tools
 from jobnimbus_mcp.tools.server_mcp import McpFace
 from jobnimbus_mcp.upstream.budget_local import LocalBudget
@@ -68,6 +69,9 @@ BREAKER_WINDOW_S = 120.0
 
 EMBEDDED_L2_FACTOR = 2
 """The embedded store may hold this many times L1: compressed, that is several times what L1 can."""
+
+MEMO_SHARE = 4
+"""One part in so many of L1_MAX_MB remembers finished answers, the rest what they are made of."""
 
 TALLY_EVERY_S = 1.0
 """How often this process hands its counts to the shared sums; a crash loses no more than this."""
@@ -146,7 +150,8 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     )
     command_timeout_s = settings.redis_command_timeout_ms / 1000
     store = GuardedStore(raw_store, breaker, clock, command_timeout_s, recorder, max_in_flight=IN_FLIGHT)
-    l1 = L1(settings.l1_max_mb * 1024 * 1024)
+    memo_bytes = settings.l1_max_mb * 1024 * 1024 // MEMO_SHARE
+    l1 = L1(settings.l1_max_mb * 1024 * 1024 - memo_bytes)
     cache = ReadThrough(
         store,
         l1,
@@ -226,6 +231,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         tally,
         recorder,
         log,
+        AnswerMemo(memo_bytes),
     )
     face = McpFace(toolbox, identities, clock, version=__version__, request_id_of=_request_id_of)
 

@@ -11,7 +11,7 @@ import orjson
 from jobnimbus_mcp.cache.outcome import Outcome, Status, Tier
 from jobnimbus_mcp.crm.payloads import rfc3339
 
-__all__ = ["Answer", "Provenance", "Status", "Tier", "ToolAnswer", "provenance_of"]
+__all__ = ["Answer", "Outcome", "Provenance", "Status", "Tier", "ToolAnswer", "provenance_of"]
 
 _STATUS_RANK = (Status.HIT, Status.REVALIDATED, Status.STALE, Status.MISS, Status.BYPASS)
 _TIER_RANK = (Tier.L1, Tier.L2, Tier.UPSTREAM)
@@ -62,10 +62,16 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """A tool's structured result (a JSON object) and the cache envelope that goes with it."""
+    """A tool's structured result (a JSON object, as bytes) and the cache envelope that goes with it."""
 
-    structured: dict[str, Any]
+    data: bytes
     cache: dict[str, Any]
+
+    @property
+    def structured(self) -> dict[str, Any]:
+        """The result parsed: a fresh object each time."""
+        parsed: dict[str, Any] = orjson.loads(self.data)
+        return parsed
 
 
 def provenance_of(outcomes: Sequence[Outcome], consistency: str) -> Provenance:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.query import Clause, NameIs, OneOf
 from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.errors import InvalidInput
-from jobnimbus_mcp.gateway.identity import Caller
-from jobnimbus_mcp.gateway.reads import Gateway
+from jobnimbus_mcp.gateway.answers import Answer
 
 __all__ = ["ESTIMATE_STATUSES", "Directory"]
 
@@ -37,10 +35,8 @@ _NAMES_SHOWN = 40
 class Directory:
     """Turns the names of one call into clauses; reads settings and users (on the side) at most once each."""
 
-    def __init__(self, gateway: Gateway, caller: Caller, call: Call) -> None:
-        self._gateway = gateway
-        self._caller = caller
-        self._call = call
+    def __init__(self, look_up: Callable[[Read], Awaitable[Answer]]) -> None:
+        self._look_up = look_up
         self._settings: dict[str, Any] | None = None
         self._users: list[dict[str, Any]] | None = None
 
@@ -105,7 +101,7 @@ class Directory:
     async def users(self) -> list[dict[str, Any]]:
         """Every user of the account, inactive ones included."""
         if self._users is None:
-            answer = await self._gateway.get(Read.whole(Entity.USERS), self._caller, self._call, internal=True)
+            answer = await self._look_up(Read.whole(Entity.USERS))
             self._users = _dicts(answer.value().get("rows"))
         return self._users
 
@@ -126,7 +122,7 @@ class Directory:
 
     async def _read_settings(self) -> Mapping[str, Any]:
         if self._settings is None:
-            answer = await self._gateway.get(Read.whole(Entity.SETTINGS), self._caller, self._call, internal=True)
+            answer = await self._look_up(Read.whole(Entity.SETTINGS))
             self._settings = answer.value()
         return self._settings or {}
 

@@ -70,7 +70,7 @@ def get_webhooks_of(
             "server's WEBHOOK_SECRET. JobNimbus does not say in the body what happened, so the kinds are counted "
             "together.",
             "webhooks": hooks,
-            "as_of": rfc3339(ctx.clock.now()),
+            "as_of": rfc3339(ctx.now()),
         }
 
     return get_webhooks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import gather
+from collections.abc import Sequence
 from datetime import tzinfo
 from functools import cached_property
 from typing import Any
@@ -12,11 +14,12 @@ from jobnimbus_mcp.crm.entities import Entity, is_jnid
 from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.crm.query import OneOf
 from jobnimbus_mcp.crm.reads import Operation, Read
-from jobnimbus_mcp.errors import RecordNotFound
-from jobnimbus_mcp.gateway.answers import Answer, Provenance, provenance_of
+from jobnimbus_mcp.errors import ProjectError, RecordNotFound
+from jobnimbus_mcp.gateway.answers import Answer, Outcome, Provenance, provenance_of
 from jobnimbus_mcp.gateway.directory import Directory
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway, not_found
+from jobnimbus_mcp.tools.memo import Used
 
 __all__ = ["ToolContext"]
 
@@ -38,23 +41,69 @@ class ToolContext:
         self.zone = zone
         self.answer_max_bytes = answer_max_bytes
         self.max_age_s: float | None = None
-        self.outcomes: list[Any] = []
+        self.outcomes: list[Outcome] = []
+        self.used: list[Used] = []
+        self.looked_at_clock = False
         self._gateway = gateway
+        self._made_before: dict[Read, Answer] = {}
 
     @cached_property
     def directory(self) -> Directory:
-        return Directory(self._gateway, self.caller, self.call)
+        return Directory(self.look_up)
 
     async def read(self, read: Read) -> Any:
         """The parsed value of a read this call is about, at most `max_age_s` old."""
-        answer = await self._gateway.get(
-            read, self.caller, self.call, max_age_s=self.max_age_s, collect=self.outcomes.append
-        )
+        answer = self._made_before.get(read)
+        if answer is None:
+            answer = await self._gateway.get(
+                read, self.caller, self.call, max_age_s=self.max_age_s, collect=self.outcomes.append
+            )
+        else:
+            self.outcomes.append(answer.outcome)
+        self.used.append(Used(read, answer.outcome.etag if answer.outcome.ttl_s else "", internal=False))
         return answer.value()
 
     async def look_up(self, read: Read) -> Answer:
-        """A read on the side: names, numbers, counts."""
-        return await self._gateway.get(read, self.caller, self.call, internal=True)
+        """A read on the side: names, numbers, counts. Answered as kept, whatever `max_age_s` says."""
+        answer = self._made_before.get(read)
+        if answer is None:
+            answer = await self._gateway.get(read, self.caller, self.call, internal=True)
+        self.used.append(Used(read, answer.outcome.etag if answer.outcome.ttl_s else "", internal=True))
+        return answer
+
+    def now(self) -> float:
+        """Epoch seconds; an answer that depends on it is good for this moment only."""
+        self.looked_at_clock = True
+        return self.clock.now()
+
+    async def unchanged(self, used: Sequence[Used]) -> bool:
+        """Make these reads again, all at once; whether each gave what it gave before.
+
+        Their answers stand in for the reads of this call, so that nothing is asked twice where something changed. A
+        read that fails now is left to the call itself, which may know another way.
+        """
+        answers = await gather(
+            *(
+                self._gateway.get(
+                    one.read,
+                    self.caller,
+                    self.call,
+                    max_age_s=None if one.internal else self.max_age_s,
+                    internal=one.internal,
+                )
+                for one in used
+            ),
+            return_exceptions=True,
+        )
+        made = {one.read: answer for one, answer in zip(used, answers, strict=True) if isinstance(answer, Answer)}
+        if all(one.read in made and made[one.read].outcome.etag == one.etag for one in used):
+            self.outcomes = [made[one.read].outcome for one in used if not one.internal]
+            return True
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, ProjectError):
+                raise answer
+        self._made_before = made
+        return False
 
     async def admitted(self) -> None:
         """Return when JobNimbus accepts the caller's credential; for tools that read nothing."""

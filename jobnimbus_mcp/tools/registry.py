@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ValidationError
 from structlog.typing import FilteringBoundLogger
 
@@ -23,6 +24,7 @@ from jobnimbus_mcp.tools import account, activities, calendar, contacts, estimat
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.cursor import merged_arguments, question_of
 from jobnimbus_mcp.tools.listing import list_answer
+from jobnimbus_mcp.tools.memo import AnswerMemo, Remembered, memo_key
 from jobnimbus_mcp.tools.spec import LIST_OUTPUT, RECORD_OUTPUT, ToolSpec
 
 __all__ = ["Toolbox", "read_tools"]
@@ -151,6 +153,7 @@ class Toolbox:
     tally: Tally
     recorder: Recorder
     log: FilteringBoundLogger
+    memo: AnswerMemo
 
     def listing(self) -> list[dict[str, Any]]:
         """Every tool as tools/list shows it."""
@@ -178,10 +181,10 @@ class Toolbox:
         ctx = ToolContext(self.gateway, who, call, self.clock, self.zone, self.answer_max_bytes)
         outcome, shown = "ok", {}
         try:
-            structured = await self._run(spec, arguments, ctx)
+            data = await self._run(spec, arguments, ctx)
             cache = ctx.provenance().envelope(self.clock.now()) if ctx.outcomes else self._uncached(ctx)
             shown = {"status": cache["status"], "tier": cache["tier"], "age_s": cache["ageSeconds"]}
-            return ToolAnswer(structured, cache)
+            return ToolAnswer(data, cache)
         except ProjectError as error:
             outcome = error.code
             raise
@@ -202,17 +205,27 @@ class Toolbox:
                 **shown,
             )
 
-    async def _run(self, spec: ToolSpec, arguments: Mapping[str, Any], ctx: ToolContext) -> dict[str, Any]:
+    async def _run(self, spec: ToolSpec, arguments: Mapping[str, Any], ctx: ToolContext) -> bytes:
         self._refuse_unknown(spec, arguments)
         merged, cursor = merged_arguments(spec.name, arguments)
         args = _validated(spec, merged)
         ctx.max_age_s = getattr(args, "max_age_s", None)
+        key = memo_key(spec.name, ctx.caller, arguments)
+        if ctx.max_age_s != 0:
+            known = self.memo.get(key)
+            if known is not None and await ctx.unchanged(known.used):
+                return known.data
         if spec.plan is not None:
             listing = await spec.plan(ctx, args)
             assert isinstance(args, inputs.ListArgs)
-            return await list_answer(ctx, listing, args, question_of(merged), cursor)
-        assert spec.handler is not None
-        return await spec.handler(ctx, args)
+            structured = await list_answer(ctx, listing, args, question_of(merged), cursor)
+        else:
+            assert spec.handler is not None
+            structured = await spec.handler(ctx, args)
+        data = orjson.dumps(structured)
+        if ctx.used and not ctx.looked_at_clock and all(one.etag for one in ctx.used):
+            self.memo.put(key, Remembered(tuple(dict.fromkeys(ctx.used)), data))
+        return data
 
     def _refuse_unknown(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
         unknown = sorted(set(arguments) - spec.argument_names)

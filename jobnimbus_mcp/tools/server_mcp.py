@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -114,7 +113,7 @@ class McpFace:
         except ProjectError as error:
             return _failed(error, call.request_id)
         return CallToolResult(
-            content=[TextContent(type="text", text=orjson.dumps(answer.structured).decode())],
+            content=[TextContent(type="text", text=answer.data.decode())],
             structured_content=answer.structured,
             _meta={CACHE_META: answer.cache},
         )

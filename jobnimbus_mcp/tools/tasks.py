@@ -37,7 +37,7 @@ async def get_tasks(ctx: ToolContext, args: TasksArgs) -> Listing:
         return Listing(Entity.TASKS, tuple(clauses), scope, sort)
 
     # asked by the day, so that the kept answer serves all day; checked by the second, on every call
-    now = ctx.clock.now()
+    now = ctx.now()
     today, tonight = whole_days(now, ctx.zone, 0)
     if args.overdue:
         past = AnyOf((Between("date_start", 1, tonight), Between("date_end", 1, tonight)))

@@ -48,7 +48,7 @@ class ToolsOverHttp:
                 answer = await self._tools.call(name, arguments, who, call)
         except TimeoutError as late:
             raise UpstreamTimeout("No answer in time; try again.") from late
-        payload = {"success": True, "data": answer.structured, "cache": answer.cache}
+        payload = {"success": True, "data": orjson.Fragment(answer.data), "cache": answer.cache}
         return Response(orjson.dumps(payload), media_type="application/json")
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import structlog
 
@@ -49,7 +50,7 @@ class Tools:
         if self.error is not None:
             raise self.error
         self.calls.append((name, arguments, who, call))
-        return ToolAnswer({"results": [dict(arguments)]}, {"status": "miss", "tier": "upstream"})
+        return ToolAnswer(orjson.dumps({"results": [dict(arguments)]}), {"status": "miss", "tier": "upstream"})
 
 
 class Invalidator:
