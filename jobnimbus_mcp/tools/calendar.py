@@ -24,12 +24,13 @@ async def get_calendar_activities(ctx: ToolContext, args: CalendarArgs) -> Listi
 
     Source: JobNimbus API documentation, calendars: there is no calendar endpoint, this is what one is made of.
     """
+    # only the day of the clock's time is used, so the answer is good all day long
     if args.date_from is not None:
         start = first_second(args.date_from, ctx.zone, field="date_from")
     elif args.date_to is not None:
-        start = min(whole_days(ctx.now(), ctx.zone, 0)[0], first_second(args.date_to, ctx.zone, field="date_to"))
+        start = min(whole_days(ctx.clock.now(), ctx.zone, 0)[0], first_second(args.date_to, ctx.zone, field="date_to"))
     else:
-        start = whole_days(ctx.now(), ctx.zone, 0)[0]
+        start = whole_days(ctx.clock.now(), ctx.zone, 0)[0]
     if args.date_to is not None:
         end = last_second(args.date_to, ctx.zone, field="date_to")
     else:

@@ -72,7 +72,7 @@ class ToolContext:
         return answer
 
     def now(self) -> float:
-        """Epoch seconds; an answer that depends on it is good for this moment only."""
+        """Epoch seconds; an answer that depends on more of it than the day is good for this moment only."""
         self.looked_at_clock = True
         return self.clock.now()
 

@@ -1,6 +1,6 @@
 """Answers as they were last shown, to be shown again while every read they were made of still gives the same.
 
-An answer is a pure function of the arguments and of the values read, as long as it did not look at the clock. So when a
+An answer is a pure function of the arguments, the day and the values read, unless it looked at the clock. So when a
 call comes again, its reads are made again (each validated by its round trip, as ever), and where all of them give what
 they gave before, the finished bytes are handed on: nothing is parsed, picked, shaped or serialised.
 """
@@ -76,10 +76,11 @@ class AnswerMemo:
             self._bytes -= _size_bytes(key, old)
 
 
-def memo_key(tool: str, who: Caller, arguments: Mapping[str, Any]) -> bytes:
-    """Equal for equal questions of one partition. `max_age_s` is no part of it: each read is asked with its own."""
+def memo_key(tool: str, who: Caller, arguments: Mapping[str, Any], today: int) -> bytes:
+    """Equal for equal questions of one partition on one day (`today` is any number for it: "the next 30 days" are
+    others tomorrow). `max_age_s` is no part of it: each read is asked with its own."""
     asked = {name: value for name, value in arguments.items() if name != "max_age_s"}
-    return orjson.dumps([tool, who.instance, who.partition, asked], option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps([tool, who.instance, who.partition, today, asked], option=orjson.OPT_SORT_KEYS)
 
 
 def _size_bytes(key: bytes, remembered: Remembered) -> int:

@@ -23,6 +23,7 @@ from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools import account, activities, calendar, contacts, estimates, files, inputs, jobs, tasks
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.cursor import merged_arguments, question_of
+from jobnimbus_mcp.tools.dates import whole_days
 from jobnimbus_mcp.tools.listing import list_answer
 from jobnimbus_mcp.tools.memo import AnswerMemo, Remembered, memo_key
 from jobnimbus_mcp.tools.spec import LIST_OUTPUT, RECORD_OUTPUT, ToolSpec
@@ -210,7 +211,7 @@ class Toolbox:
         merged, cursor = merged_arguments(spec.name, arguments)
         args = _validated(spec, merged)
         ctx.max_age_s = getattr(args, "max_age_s", None)
-        key = memo_key(spec.name, ctx.caller, arguments)
+        key = memo_key(spec.name, ctx.caller, arguments, whole_days(self.clock.now(), self.zone, 0)[0])
         if ctx.max_age_s != 0:
             known = self.memo.get(key)
             if known is not None and await ctx.unchanged(known.used):

@@ -55,8 +55,12 @@ def test_what_was_used_last_stays_longest() -> None:
 def test_another_tool_account_credential_or_argument_is_another_question(
     tool: str, who: Caller, arguments: dict[str, Any]
 ) -> None:
-    assert memo_key(tool, who, arguments) != memo_key("get_jobs", WHO, {"size": 5})
+    assert memo_key(tool, who, arguments, 1) != memo_key("get_jobs", WHO, {"size": 5}, 1)
 
 
 def test_how_old_an_answer_may_be_does_not_make_another_question() -> None:
-    assert memo_key("get_jobs", WHO, {"max_age_s": 9, "size": 5}) == memo_key("get_jobs", WHO, {"size": 5})
+    assert memo_key("get_jobs", WHO, {"max_age_s": 9, "size": 5}, 1) == memo_key("get_jobs", WHO, {"size": 5}, 1)
+
+
+def test_tomorrow_it_is_another_question() -> None:
+    assert memo_key("get_jobs", WHO, {}, 1) != memo_key("get_jobs", WHO, {}, 2)
