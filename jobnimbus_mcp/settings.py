@@ -14,13 +14,12 @@ from zoneinfo import ZoneInfo
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.reads import Operation
@@ -148,10 +147,10 @@ def _variable(name: str, default: Any, unit: str, reason: str, *, shown: str = "
     return Field(default, alias=name, description=reason, json_schema_extra={"unit": unit, "shown": shown}, **bounds)
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Every setting, checked. Built by `from_env`; durations and sizes are in the unit of their variable's row."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
     # the store
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = _variable(
@@ -363,6 +362,18 @@ class Settings(BaseModel):
     """Secrets that open the webhooks of one instance alone."""
     ttl_overrides: Mapping[tuple[str, str | None], int] = Field(default_factory=dict)
     """(entity, operation or None for all of them) -> seconds."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `from_env` hands in: the process's environment is one mapping among others, as in tests."""
+        return (init_settings,)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, env_file: Path | str | None = None) -> Settings:

@@ -160,6 +160,15 @@ def test_simulate_serves_its_keys_until_told_to_stop(start: Start, number: signa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_needs_no_settings_and_stops_when_told(start: Start, number: signal.Signals) -> None:
+    port = free_port()
+    process = start("demo", "--port", str(port))
+    assert get(f"http://127.0.0.1:{port}/health", process)["status"]
+    assert stop(process, number) < STOP_BOUND_S
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_answers_until_told_to_stop(start: Start, number: signal.Signals) -> None:
     port = free_port()
     process = start("serve", "--port", str(port))

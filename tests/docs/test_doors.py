@@ -1,0 +1,52 @@
+"""Each foreign library has its door: only modules that name it import it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "jobnimbus_mcp"
+
+DOORS: dict[str, Callable[[str], bool]] = {
+    "mcp": lambda module: module in ("tools/server_mcp.py", "demo.py"),
+    "redis": lambda module: module.endswith("_redis.py"),
+    # the roots of server and simulator name the type of a transport handed in; the demo plays JobNimbus's user
+    "httpx": lambda module: module.endswith("_http.py") or module in ("app.py", "demo.py", "simulator/world.py"),
+    "uvicorn": lambda module: module in ("cli.py", "demo.py"),
+    "prometheus_client": lambda module: module == "telemetry/metrics_prometheus.py",
+    "dotenv": lambda module: module == "settings.py",
+}
+
+
+def imported_by(path: Path) -> set[str]:
+    """The top-level packages that a module imports, wherever in it."""
+
+    def names() -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module
+
+    return {name.partition(".")[0] for name in names()}
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_foreign_library_comes_in_by_its_doors_only(library: str) -> None:
+    used = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in imported_by(path)}
+    assert used, f"nothing imports {library}: it is no dependency any more"
+    assert {module for module in used if not DOORS[library](module)} == set()
+
+
+def test_only_the_clock_asks_the_time_on_the_two_roads() -> None:
+    """The simulator is handed a clock too; command line, doctor's driver and the demo are no part of a road."""
+    aside = ("clock.py", "cli.py", "demo.py", "doctor_redis.py")
+    asking = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "time" in imported_by(path) and path.name not in aside
+    }
+    assert asking == set()
