@@ -35,12 +35,13 @@ def connect(
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": read_timeout_s,
         "socket_connect_timeout": connect_timeout_s,
-        "socket_keepalive": True,
         "max_connections": max_connections,
         "timeout": connect_timeout_s,
         # On, as it is with RESP3 by default, the pool no longer looks for unread data in a connection it hands out.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
+    if not (isinstance(address, str) and address.startswith("unix:")):
+        options["socket_keepalive"] = True
     if isinstance(address, str):
         return Redis.from_pool(BlockingConnectionPool.from_url(address, **options))
     return Redis.from_pool(

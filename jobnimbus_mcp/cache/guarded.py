@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import structlog
 
@@ -45,8 +45,9 @@ class GuardedStore:
     """A `Store` around a driver. `start` before use and `aclose` after, or `async with`.
 
     `command_timeout_s` bounds every command from when it is sent; at most `max_in_flight` are sent at once, the others
-    wait outside that bound. After one time-out or lost connection a call's `store_usable` is False and nothing more is
-    tried in it. `probe_timeout_s` bounds the background's commands, which may have to connect first.
+    wait outside that bound (so it must not exceed the client's number of connections). After one time-out or lost
+    connection a call's `store_usable` is False and nothing more is tried in it. `probe_timeout_s` bounds the
+    background's commands, which may have to connect first.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class GuardedStore:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def __aenter__(self) -> GuardedStore:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -102,7 +103,12 @@ class GuardedStore:
         await self.aclose()
 
     async def heal(self) -> None:
-        """For ever: when the breaker's time is over probe the store, and pay what is owed."""
+        """For ever: when the breaker's time is over probe the store, and pay what is owed.
+
+        Begins with a ping, so that the first connection is made under the wider bound and on nobody's path.
+        """
+        if self._breaker.admit():
+            await self._pinged()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -239,9 +245,13 @@ class GuardedStore:
         except StoreError as error:
             self._failed(operation, error.reason, began)
             raise
-        except BaseException:
+        except asyncio.CancelledError:
             self._breaker.abandoned(began)
             raise
+        except Exception as error:  # the boundary to a driver: whatever it lets through is a failure of the store
+            structlog.get_logger().warning("cache store failed", operation=operation, error=type(error).__name__)
+            self._failed(operation, "unreachable", began)
+            raise StoreError(type(error).__name__) from error
         self._breaker.succeeded(began)
         self._recorder.observe("store_seconds", self._clock.monotonic() - began, operation=operation)
         if self._reported is not State.CLOSED:
@@ -338,8 +348,9 @@ class GuardedStore:
                 return False
         if self._breaker.state is State.CLOSED:
             return True
-        if not self._breaker.admit():
-            return False
+        return self._breaker.admit() and await self._pinged()
+
+    async def _pinged(self) -> bool:
         call = Call.begin(self._clock, "probe")
         try:
             await self._tried("ping", lambda: self._store.ping(call), self._probe_timeout_s)

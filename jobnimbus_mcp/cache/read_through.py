@@ -149,6 +149,7 @@ class ReadThrough:
         now_only = max_age_s is not None and max_age_s <= 0
         if not self._enabled or not call.store_usable:
             return await self._load(question, key_text, loader, call, None, max_age_s, status=Status.BYPASS)
+        landings = self._flights.landings
         held = None if now_only else self._l1.get(key_text)
         if held is not None and self._too_old(held, max_age_s):
             held = None
@@ -160,7 +161,9 @@ class ReadThrough:
             return await self._load(question, key_text, loader, call, seen, max_age_s, status=Status.BYPASS)
         entry, tier = self._entry_of(question, key_text, seen, held)
         if entry is None or self._too_old(entry, max_age_s):
-            return await self._load(question, key_text, loader, call, seen, max_age_s, status=Status.MISS)
+            return await self._load(
+                question, key_text, loader, call, seen, max_age_s, status=Status.MISS, looked=landings
+            )
         if admit is not None and self._admission.needed(key.tenant, key.partition, marked=seen.admitted):
             guard = seen.guard or await self._guard(key, call)
             await self._admission.before_hit(key.tenant, key.partition, guard, admit, call)
@@ -217,6 +220,7 @@ class ReadThrough:
         max_age_s: float | None,
         *,
         status: Status,
+        looked: int | None = None,
     ) -> Outcome:
         """Join the load of this key at these generations, or begin it.
 
@@ -234,6 +238,7 @@ class ReadThrough:
             call=call,
             joining=joining,
             begun_within_s=max_age_s,
+            looked=looked,
         )
         if joined:
             return replace(outcome, status=status, coalesced=True)

@@ -19,6 +19,7 @@ __all__ = ["Script", "Scripts", "translated"]
 
 T = TypeVar("T")
 
+_IDLE_MOST = 8
 _READ_ONLY_REPLIES = ("READONLY", "MISCONF", "NOREPLICAS")
 _AWAY_REPLIES = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "NOPERM", "WRONGPASS")
 
@@ -36,6 +37,9 @@ class Scripts:
 
     def __init__(self, client: Redis) -> None:
         self._pool: Any = client.connection_pool
+        self._idle: list[Any] = []
+        # A part of the pool only: whoever else uses the client waits for a connection that nobody here gives back.
+        self._idle_most = min(_IDLE_MOST, self._pool.max_connections // 4)
         folder = files("jobnimbus_mcp.cache.scripts")
         texts = {
             item.name.removesuffix(".lua"): item.read_text("utf-8")
@@ -63,17 +67,36 @@ class Scripts:
             raise _translation(error) from error
 
     async def _execute(self, command: tuple[Any, ...]) -> Any:
-        """The library's own way of one command without its retries and metrics, which cost as much as the round trip.
+        """One command over a connection kept at hand, or one of the pool's.
 
-        A connection whose command did not end, by an error or by being cancelled, is closed by `send_packed_command`
-        and `read_response` before it goes back to the pool.
+        The library's own way, with its pool, retries and metrics around every command, costs as much as the round trip.
+        A connection whose command did not end, by an error or by being cancelled, has been closed by
+        `send_packed_command` or `read_response`; it goes back to the pool, which connects it anew.
         """
-        connection = await self._pool.get_connection()
+        connection = await self._at_hand() or await self._pool.get_connection()
         try:
             await connection.send_packed_command(hiredis.pack_command(command), check_health=False)
             return await connection.read_response()
         finally:
-            await self._pool.release(connection)
+            if connection.is_connected and len(self._idle) < self._idle_most:
+                self._idle.append(connection)
+            else:
+                await self._pool.release(connection)
+
+    async def _at_hand(self) -> Any:
+        """A connected connection with nothing unread in it; None when there is none."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                if connection.is_connected and not await connection.can_read():
+                    return connection
+            except (RedisError, OSError):
+                pass  # it is gone, which is all that is asked here
+            try:
+                await connection.disconnect(nowait=True)
+            finally:
+                await self._pool.release(connection)
+        return None
 
 
 async def translated(command: Awaitable[T]) -> T:

@@ -11,7 +11,7 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import InternalError, UpstreamTimeout
 
-__all__ = ["GATHER_S", "SPACING_S", "Flight", "Joining", "SingleFlight"]
+__all__ = ["GATHER_S", "LINGER_S", "SPACING_S", "Body", "Flight", "Joining", "SingleFlight"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,10 @@ GATHER_S = 0.002
 SPACING_S = 0.25
 """Such a flight waits for the one before it under the same key, but no longer than this: a slow origin delays each
 reader once, and gets at most four loads per second and key."""
+
+
+LINGER_S = 0.5
+"""How long a landed flight is remembered: longer than a reader is held up between its look and its turn, in a burst."""
 
 
 class Joining(Enum):
@@ -37,10 +41,11 @@ class Joining(Enum):
 class Flight(Generic[T]):
     """A load under way. It may go on after it has been answered."""
 
-    __slots__ = ("answered", "began", "task", "waiters")
+    __slots__ = ("answered", "began", "landed", "task", "waiters")
 
     def __init__(self) -> None:
         self.began: float | None = None
+        self.landed: int | None = None
         self.waiters = 0
         self.answered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
@@ -62,10 +67,15 @@ Body = Callable[[Flight[T]], Coroutine[Any, Any, None]]
 
 
 class SingleFlight(Generic[T]):
-    """Flights by key. Whoever constructs this closes it."""
+    """Flights by key. Whoever constructs this closes it.
+
+    A flight that has landed is remembered for a moment, for whoever looked at the state its key names before it landed
+    and comes only now: `fly` with the `landings` of before that look joins it, and does not load the same again.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.landings = 0
         self._flights: dict[Hashable, Flight[T]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,17 +87,19 @@ class SingleFlight(Generic[T]):
         call: Call,
         joining: Joining = Joining.BEGUN,
         begun_within_s: float | None = None,
+        looked: int | None = None,
     ) -> tuple[T, bool]:
         """The answer of the flight under `key`, and whether somebody else had asked for it first.
 
         `body` runs in a task of its own and answers the flight. `begun_within_s`: join only a flight at most so old; a
-        younger one takes its place under the key.
+        younger one takes its place under the key. `looked`: `landings` before the caller looked at the state that `key`
+        names; None joins no flight that has landed.
 
         Raises:
             UpstreamTimeout: the call's deadline passed while waiting.
             Exception: what `body` raised.
         """
-        flight = self._joinable(key, joining, begun_within_s)
+        flight = self._joinable(key, joining, begun_within_s, looked)
         joined = flight is not None
         if flight is None:
             flight = self._start(key, body, joining)
@@ -115,9 +127,13 @@ class SingleFlight(Generic[T]):
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _joinable(self, key: Hashable, joining: Joining, begun_within_s: float | None) -> Flight[T] | None:
+    def _joinable(
+        self, key: Hashable, joining: Joining, begun_within_s: float | None, looked: int | None
+    ) -> Flight[T] | None:
         flight = self._flights.get(key)
         if flight is None or joining is Joining.NONE:
+            return None
+        if flight.landed is not None and (looked is None or flight.landed <= looked):
             return None
         if flight.began is None:
             return flight
@@ -134,12 +150,14 @@ class SingleFlight(Generic[T]):
             self._flights[key] = flight
         if joining is not Joining.UNBEGUN:
             flight.began = self._clock.monotonic()
-        flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, body, before))
+        flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, body, before, joining))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)
         return flight
 
-    async def _run(self, key: Hashable, flight: Flight[T], body: Body[T], before: Flight[T] | None) -> None:
+    async def _run(
+        self, key: Hashable, flight: Flight[T], body: Body[T], before: Flight[T] | None, joining: Joining
+    ) -> None:
         try:
             if flight.began is None:
                 await asyncio.sleep(GATHER_S)
@@ -148,13 +166,18 @@ class SingleFlight(Generic[T]):
                 flight.began = self._clock.monotonic()
             await body(flight)
             flight.fail(InternalError("The fetch ended without an answer."))
+            if joining is Joining.BEGUN and flight.answered.exception() is None:
+                self.landings += 1
+                flight.landed = self.landings
+                asyncio.get_running_loop().call_later(LINGER_S, self._forget, key, flight)
         except asyncio.CancelledError:
             flight.fail(InternalError("The server is stopping."))
             raise
         except Exception as error:  # the boundary between a flight and its waiters: they get whatever went wrong
             flight.fail(error)
         finally:
-            self._forget(key, flight)
+            if flight.landed is None:
+                self._forget(key, flight)
 
     def _forget(self, key: Hashable, flight: Flight[T]) -> None:
         if self._flights.get(key) is flight:

@@ -195,7 +195,7 @@ class MemoryStore:
 
     # -- for tests: what an operator could do to a server ------------------------------------------------------------
 
-    def keys(self) -> dict[str, float | None]:
+    def names(self) -> dict[str, float | None]:
         """Every key and when it expires, on the monotonic clock."""
         return {key_text: kept.expires for key_text in list(self._kept) if (kept := self._get(key_text)) is not None}
 

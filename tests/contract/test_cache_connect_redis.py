@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +67,20 @@ async def test_a_timed_out_read_leaves_nothing_for_the_next_reader(redis_url: st
         assert (seen.verdict, seen.vector.count(b"\n")) == (Verdict.MISS, 2)
     await client.aclose()
     await control.aclose()
+
+
+async def test_a_server_on_a_unix_socket_is_reached(start_redis: Callable[..., Any], tmp_path: Path) -> None:
+    start_redis("--unixsocket", str(tmp_path / "s"))
+    client = connect(f"unix://{tmp_path / 's'}?db=1")
+    assert await client.ping() is True
+    await client.aclose()
+
+
+async def test_a_server_given_by_its_parts_is_reached(redis_url: str) -> None:
+    port = int(redis_url.rsplit(":", 1)[1].split("/")[0])
+    client = connect({"host": "127.0.0.1", "port": port, "password": None, "db": 2, "tls": False})
+    assert await client.ping() is True
+    await client.aclose()
 
 
 async def test_no_server_is_unreachable_at_once_and_not_retried() -> None:

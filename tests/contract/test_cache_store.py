@@ -47,7 +47,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
             return function(*args)
 
         async def memory_expiries() -> dict[str, bool]:
-            return {key: expires is not None for key, expires in memory.keys().items()}
+            return {key: expires is not None for key, expires in memory.names().items()}
 
         world = World(
             memory,

@@ -1,0 +1,290 @@
+"""The guarded store's bookkeeping, with the embedded store failing on demand and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
+from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
+from jobnimbus_mcp.cache.key import CacheKey
+from jobnimbus_mcp.cache.ports import Seen, StoreError, StoreNotTried, StoreOutOfMemory, StoreTimeout, Verdict
+from jobnimbus_mcp.cache.store_memory import FailMode, MemoryStore
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.clock import ManualClock
+from jobnimbus_mcp.errors import CacheUnavailable
+from jobnimbus_mcp.resilience.breaker import BreakerBox, BreakerPolicy, State
+from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
+
+KEY = CacheKey("stamford", "p1", "jobs", "detail", "j1")
+OPEN_S = 60.0
+
+
+class Counted(MemoryStore):
+    """Counts what reaches it, and can hold commands up."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.reads = 0
+        self.renewals = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def read(self, *args: Any, **options: Any) -> Seen:
+        self.reads += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self.go.wait()
+        finally:
+            self.at_once -= 1
+        return await super().read(*args, **options)
+
+    async def renew_epoch(self, tenant: str, call: Call) -> None:
+        self.renewals += 1
+        await super().renew_epoch(tenant, call)
+
+
+class World:
+    def __init__(self, **options: Any) -> None:
+        self.clock = ManualClock()
+        self.store = Counted(self.clock)
+        self.recorder = InMemoryRecorder()
+        self.breaker = BreakerBox(BreakerPolicy(window_s=120, open_s=OPEN_S, failures=5), self.clock)
+        self.guarded = GuardedStore(self.store, self.breaker, self.clock, 0.05, self.recorder, **options)
+        self.invalidator = Invalidator(self.guarded, clock=self.clock, recorder=self.recorder)
+
+    def call(self) -> Call:
+        return Call.begin(self.clock, "r")
+
+    def state(self) -> State:
+        return self.breaker.state
+
+    def owing(self) -> tuple[str, ...]:
+        return self.guarded.indebted
+
+    async def read(self, call: Call | None = None) -> Seen:
+        return await self.guarded.read(KEY, ("jobs",), "", want=True, call=call or self.call())
+
+    async def bump(self, tenant: str = "stamford") -> None:
+        notice = Notice("job.updated", "job", "j1", "webhook", self.clock.now(), "e")
+        await self.invalidator.append_and_bump(tenant, ("jobs",), notice, self.call())
+
+
+async def ticks(number: int = 10) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("refused", "unreachable"), ("timeout", "timeout"), ("read_only", "read_only")]
+)
+async def test_after_one_failure_nothing_more_is_tried_in_the_call(mode: FailMode, reason: str) -> None:
+    world, call = World(), World().call()
+    world.store.fail(mode)
+    with pytest.raises(StoreError) as caught:
+        await world.guarded.ping(call)
+    assert (caught.value.reason, call.store_usable) == (reason, False)
+    with pytest.raises(StoreNotTried):
+        await world.read(call)
+    assert world.store.reads == 0
+
+
+async def test_a_full_store_is_not_a_failing_one() -> None:
+    world = World()
+    world.store.fail("out_of_memory")
+    for _ in range(10):
+        call = world.call()
+        with pytest.raises(StoreOutOfMemory):
+            await world.guarded.ping(call)
+        assert call.store_usable is True
+    assert world.state() is State.CLOSED
+
+
+async def test_five_failures_open_the_breaker_and_nothing_is_sent_while_it_is_open() -> None:
+    world = World()
+    world.store.fail("timeout")
+    for _ in range(5):
+        with pytest.raises(StoreTimeout):
+            await world.read()
+    assert world.store.reads == 5
+    with pytest.raises(StoreNotTried) as caught:
+        await world.read()
+    assert (caught.value.reason, world.store.reads) == ("circuit_open", 5)
+    health = await world.guarded.health()
+    assert (health.connected, health.circuit_state, health.reason) == (False, "OPEN", "circuit_open")
+
+
+async def test_a_command_is_bounded_from_when_it_is_sent_and_the_rest_wait_for_their_turn() -> None:
+    world = World(max_in_flight=2)
+    world.store.go.clear()
+    results = await asyncio.gather(*(world.read() for _ in range(8)), return_exceptions=True)
+    assert world.store.most_at_once == 2
+    # The last two had their turn when the breaker was open.
+    assert [type(result) for result in results] == [StoreTimeout] * 6 + [StoreNotTried] * 2
+
+
+async def test_many_may_wait_longer_than_the_bound_as_long_as_each_command_is_quick() -> None:
+    world = World(max_in_flight=1)
+
+    async def quick(*args: Any, **options: Any) -> Seen:
+        await asyncio.sleep(0.02)
+        return Seen(Verdict.MISS, 0.0, False)
+
+    world.store.read = quick  # type: ignore[method-assign]
+    results = await asyncio.gather(*(world.read() for _ in range(6)))
+    assert len(results) == 6
+    assert world.state() is State.CLOSED
+
+
+async def test_a_cancelled_command_counts_for_nothing_and_frees_its_place() -> None:
+    world = World(max_in_flight=1)
+    world.store.go.clear()
+    for _ in range(8):
+        reading = asyncio.create_task(world.read())
+        await ticks()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    world.store.go.set()
+    assert (await world.read()).verdict is Verdict.MISS
+    assert world.state() is State.CLOSED
+
+
+@pytest.mark.parametrize("what", ["bump", "epoch"])
+async def test_a_refused_invalidation_is_owed_and_the_next_read_pays_it_first(what: str) -> None:
+    world = World()
+    before = await world.read()
+    world.store.fail("refused")
+    told = world.bump() if what == "bump" else world.invalidator.renew_epoch("stamford", world.call(), reason="admin")
+    with pytest.raises(CacheUnavailable):
+        await told
+    assert world.owing() == ("stamford",)
+    world.store.fail(None)
+    after = await world.read()
+    assert after.vector.split(b"\n")[0] != before.vector.split(b"\n")[0]
+    assert world.owing() == ()
+
+
+async def test_while_a_tenant_owes_nothing_of_it_is_read_or_filled_and_others_go_on() -> None:
+    world = World()
+    seen = await world.read()
+    world.store.fail("read_only")
+    with pytest.raises(CacheUnavailable):
+        await world.bump()
+    reads = world.store.reads
+    with pytest.raises(StoreNotTried):
+        await world.read()
+    with pytest.raises(StoreNotTried):
+        await world.guarded.fill(KEY, ("jobs",), seen, b"x", ttl_s=1, admission_s=1, call=world.call())
+    assert world.store.reads == reads
+    other = CacheKey("guilford", "p1", "jobs", "detail", "j1")
+    seen = await world.guarded.read(other, ("jobs",), "", want=True, call=world.call())
+    assert seen.verdict is Verdict.MISS
+
+
+async def test_a_debt_is_tried_at_most_once_a_second_however_many_read() -> None:
+    world = World()
+    world.store.fail("read_only")
+    with pytest.raises(CacheUnavailable):
+        await world.bump()
+    results = await asyncio.gather(*(world.read() for _ in range(50)), return_exceptions=True)
+    assert {type(result) for result in results} == {StoreNotTried}
+    assert world.store.renewals == 1
+    world.clock.advance(DEBT_RETRY_S)
+    with pytest.raises(StoreNotTried):
+        await world.read()
+    assert world.store.renewals == 2
+
+
+async def test_a_debt_made_while_another_is_paid_is_not_covered_by_that_payment() -> None:
+    world = World()
+    world.store.fail("refused")
+    with pytest.raises(CacheUnavailable):
+        await world.bump()
+    world.store.fail(None)
+    renew = world.store.renew_epoch
+
+    async def overtaken(tenant: str, call: Call) -> None:
+        await renew(tenant, call)
+        world.store.fail("refused")
+        with pytest.raises(CacheUnavailable):
+            await world.bump()
+        world.store.fail(None)
+
+    world.store.renew_epoch = overtaken  # type: ignore[method-assign]
+    with pytest.raises(StoreNotTried):
+        await world.read()
+    assert world.owing() == ("stamford",)
+
+
+async def test_healing_needs_no_call_and_pays_before_the_breaker_closes() -> None:
+    world = World()
+    before = (await world.read()).vector
+    async with world.guarded:
+        world.store.fail("refused")
+        for _ in range(5):
+            with pytest.raises(CacheUnavailable):
+                await world.bump()
+        assert world.state() is State.OPEN
+        await ticks()
+        world.clock.advance(OPEN_S / 2)
+        await ticks()
+        assert world.store.renewals == 0
+        world.clock.advance(OPEN_S / 2)
+        await ticks()
+        assert world.state() is State.OPEN  # the probe failed
+        assert world.owing() == ("stamford",)
+        world.store.fail(None)
+        world.clock.advance(OPEN_S + DEBT_RETRY_S)
+        await ticks(40)
+        world.clock.advance(OPEN_S)
+        await ticks(40)
+        assert world.state() is State.CLOSED
+        assert world.owing() == ()
+    assert (await world.read()).vector != before
+
+
+async def test_a_breaker_without_debts_is_healed_by_a_ping() -> None:
+    world = World()
+    async with world.guarded:
+        world.store.fail("timeout")
+        for _ in range(5):
+            with pytest.raises(StoreTimeout):
+                await world.read()
+        world.store.fail(None)
+        await ticks()
+        world.clock.advance(OPEN_S)
+        await ticks(40)
+        assert world.state() is State.CLOSED
+    assert world.store.renewals == 0
+
+
+async def test_errors_are_counted_by_operation_and_reason() -> None:
+    world = World()
+    world.store.fail("timeout")
+    with pytest.raises(StoreTimeout):
+        await world.read()
+    assert world.recorder.counts["cache_errors", (("operation", "read"), ("reason", "timeout"))] == 1
+
+
+def test_senseless_numbers_are_refused() -> None:
+    clock = ManualClock()
+    breaker = BreakerBox(BreakerPolicy(window_s=1, open_s=1, failures=1), clock)
+    with pytest.raises(ValueError, match="positive"):
+        GuardedStore(MemoryStore(clock), breaker, clock, 0)
+
+
+async def test_whatever_a_driver_lets_through_is_a_failure_of_the_store_and_not_of_the_read() -> None:
+    world = World()
+
+    async def broken(*args: Any, **options: Any) -> Seen:
+        raise AttributeError("a defect of the client library")
+
+    world.store.read = broken  # type: ignore[method-assign]
+    with pytest.raises(StoreError):
+        await world.read()
+    assert world.recorder.total("cache_errors") == 1
