@@ -18,9 +18,10 @@ T = TypeVar("T")
 GATHER_S = 0.002
 """A flight that may only be joined before it begins waits so long for company: one load for a burst, not two."""
 
-SPACING_S = 0.25
-"""Such a flight waits for the one before it under the same key, but no longer than this: a slow origin delays each
-reader once, and gets at most four loads per second and key."""
+SPACING_S = 0.12
+"""Such a flight waits for the one before it under the same key, but no longer than this: with the one time-out of a
+frozen store before it, a reader is held up by less than 250 ms, and the origin gets at most eight loads per second and
+key."""
 
 
 LINGER_S = 0.5
