@@ -17,7 +17,7 @@ DOORS: dict[str, Callable[[str], bool]] = {
     "httpx": lambda module: module.endswith("_http.py") or module in ("app.py", "demo.py", "simulator/world.py"),
     "uvicorn": lambda module: module in ("cli.py", "demo.py"),
     "prometheus_client": lambda module: module == "telemetry/metrics_prometheus.py",
-    "dotenv": lambda module: module == "settings.py",
+    "dotenv": lambda module: module == "settings/model.py",
 }
 
 

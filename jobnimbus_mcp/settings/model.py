@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -21,17 +19,24 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from jobnimbus_mcp.crm.entities import Entity
-from jobnimbus_mcp.crm.reads import Operation
 from jobnimbus_mcp.errors import SettingsError
+from jobnimbus_mcp.settings.checks import (
+    ApiKey,
+    Hosts,
+    HttpUrl,
+    Lowered,
+    Secret,
+    check_groups,
+    check_hosts,
+    check_http_url,
+    check_instances,
+    check_log_level,
+    check_redis_url,
+    listed,
+)
+from jobnimbus_mcp.settings.families import Families
 
-__all__ = ["SECRET_LENGTH_MIN", "VARIABLES", "Settings", "Variable"]
-
-SECRET_LENGTH_MIN = 16
-"""Shorter secrets can be guessed over the network; random ones of this length cannot."""
-
-TTL_MAX_S = 86_400
-"""A lifetime only bounds what no event tells of: beyond a day it would no longer bound anything."""
+__all__ = ["Settings"]
 
 _JOBNIMBUS_HOST = "app.jobnimbus.com"
 _JOBNIMBUS_UPLOADS = "https://api.jobnimbus.com"
@@ -39,107 +44,7 @@ _JOBNIMBUS_UPLOADS = "https://api.jobnimbus.com"
 _JOBNIMBUS_FILES = "files.jobnimbus.com"
 """Source: seen by users of the API; where a download is redirected to, by a signed URL that needs no key."""
 
-_INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_API_KEY = re.compile(r"[A-Za-z0-9_-]{16,256}")
-_DIGEST = re.compile(r"[0-9a-f]{32}")
-_HOST = re.compile(r"(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?)(?::\d{1,5})?")
-_ENTITIES = tuple(entity.value for entity in Entity)
-_OPERATIONS = tuple(operation.value for operation in Operation)
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-
-
-# What a value must look like. The messages never repeat the value: it may be a secret in the wrong place.
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part for item in value.split(",") if (part := item.strip()))
-    return value
-
-
-def _instances(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise ValueError("name at least one account")
-    if not all(_INSTANCE.fullmatch(name) for name in names):
-        raise ValueError(
-            "names are 1 to 32 lower-case letters, digits, - or _, the first a letter or digit, separated by commas"
-        )
-    if len({_suffix(name) for name in names}) < len(names):
-        raise ValueError("every name must be different, - and _ counting as the same")
-    return names
-
-
-def _secret(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if len(text) < SECRET_LENGTH_MIN:
-        raise ValueError(f"must have at least {SECRET_LENGTH_MIN} characters")
-    if not all("!" <= character <= "~" for character in text):
-        raise ValueError("must be printable ASCII without blanks, or no header could carry it")
-    return value
-
-
-def _api_key(value: SecretStr) -> SecretStr:
-    if not _API_KEY.fullmatch(value.get_secret_value()):
-        raise ValueError("a JobNimbus key is 16 to 256 letters, digits, - or _")
-    return value
-
-
-def _http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError("must be an http:// or https:// URL without user, query or fragment")
-    return value.rstrip("/")
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if text.startswith(("redis+cluster://", "redis+sentinel://")):
-        raise ValueError(
-            "Redis Cluster and Sentinel are not supported: give one server as redis://, rediss:// or unix://"
-        )
-    try:
-        parts = urlsplit(text)
-        usable = (parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0) or (
-            parts.scheme == "unix" and len(parts.path) > 1
-        )
-    except ValueError:
-        usable = False
-    if not usable or (parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path)):
-        raise ValueError("must be redis://, rediss:// (both may end in /<database number>) or unix://<path>")
-    return value
-
-
-def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
-    lowered = tuple(value.lower() for value in values)
-    if not all(_HOST.fullmatch(value) for value in lowered):
-        raise ValueError("must be host names (host or host:port), separated by commas, without scheme or path")
-    return lowered
-
-
-def _groups(values: tuple[str, ...]) -> tuple[str, ...]:
-    for group in values:
-        digests = group.split("+")
-        if len(digests) < 2 or not all(_DIGEST.fullmatch(digest) for digest in digests):
-            raise ValueError(
-                "write groups of digests as `jobnimbus-mcp doctor` prints them, joined by +, groups separated by commas"
-            )
-    return values
-
-
-def _log_level(value: Any) -> Any:
-    lowered = value.lower() if isinstance(value, str) else value
-    return "warning" if lowered == "warn" else lowered
-
-
-Secret = Annotated[SecretStr, AfterValidator(_secret)]
-ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Hosts = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_hosts)]
-Lowered = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
 def _variable(name: str, default: Any, unit: str, reason: str, *, shown: str = "", **bounds: Any) -> Any:
@@ -153,13 +58,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
     # the store
-    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = _variable(
+    redis_url: Annotated[SecretStr, AfterValidator(check_redis_url)] | None = _variable(
         "REDIS_URL",
         None,
         "URL",
         "redis://, rediss:// or unix://; wins over the parts below. Neither set: the embedded store, in this process",
     )
-    redis_host: Annotated[str, AfterValidator(lambda host: _hosts((host,))[0])] | None = _variable(
+    redis_host: Annotated[str, AfterValidator(lambda host: check_hosts((host,))[0])] | None = _variable(
         "REDIS_HOST", None, "host name", "the parts of a Redis URL, used when REDIS_URL is not set"
     )
     redis_port: int = _variable("REDIS_PORT", 6379, "port", "goes with REDIS_HOST", ge=1, le=65535)
@@ -270,7 +175,7 @@ class Settings(BaseSettings):
         "hosts that a download may be redirected to, comma-separated",
         shown="JobNimbus's own with JobNimbus's API, else the API's host",
     )
-    instances: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_instances)] = _variable(
+    instances: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(check_instances)] = _variable(
         "JOBNIMBUS_INSTANCES", ("default",), "names", "the accounts served, comma-separated, e.g. stamford,guilford"
     )
     jobnimbus_api_key: ApiKey | None = _variable(
@@ -295,7 +200,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1_000,
     )
-    jobnimbus_shared_partitions: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_groups)] = (
+    jobnimbus_shared_partitions: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(check_groups)] = (
         _variable(
             "JOBNIMBUS_SHARED_PARTITIONS",
             (),
@@ -323,7 +228,7 @@ class Settings(BaseSettings):
     )
 
     # who may call
-    mcp_auth_tokens: Annotated[tuple[Secret, ...], BeforeValidator(_listed)] = _variable(
+    mcp_auth_tokens: Annotated[tuple[Secret, ...], BeforeValidator(listed)] = _variable(
         "MCP_AUTH_TOKENS",
         (),
         "secrets",
@@ -347,7 +252,7 @@ class Settings(BaseSettings):
     )
 
     # logs
-    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_log_level)] = (
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(check_log_level)] = (
         _variable("LOG_LEVEL", "info", "word", "debug, info, warning, error or critical; logs go to stderr")
     )
     log_format: Annotated[Literal["auto", "json", "console"], Lowered] = _variable(
@@ -387,7 +292,7 @@ class Settings(BaseSettings):
         fixed = {name: given[name] for name in _FIELDS if name in given}
         for name, value in _worked_out(given).items():
             fixed.setdefault(name, value)
-        families = _Families(given)
+        families = Families(given)
         mistakes = families.mistakes
         made: Settings | None = None
         try:
@@ -452,65 +357,6 @@ class Settings(BaseSettings):
         return frozenset(found)
 
 
-class _Families:
-    """The variables whose names hold an instance or a kind of record."""
-
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self.mistakes: list[str] = []
-        names: tuple[str, ...] = _listed(given.get("JOBNIMBUS_INSTANCES", "default"))
-        self._instances = {_suffix(name): name for name in names}
-        self.api_keys = self._per_instance(given, "JOBNIMBUS_API_KEY_", _api_key)
-        self.webhook_secrets = self._per_instance(given, "WEBHOOK_SECRET_", _secret)
-        self.ttl_overrides = self._lifetimes(given)
-        if plain := given.get("JOBNIMBUS_API_KEY"):
-            if len(names) == 1:
-                # a malformed one is reported by the table's own row
-                self.api_keys.setdefault(names[0], SecretStr(plain))
-            else:
-                self.mistakes.append(
-                    "JOBNIMBUS_API_KEY: several accounts are served, so give each its own as "
-                    + " and ".join(f"JOBNIMBUS_API_KEY_{_suffix(name)}" for name in names)
-                )
-
-    def _per_instance(self, given: Mapping[str, str], prefix: str, check: Any) -> dict[str, SecretStr]:
-        found: dict[str, SecretStr] = {}
-        for name, value in given.items():
-            if not name.startswith(prefix):
-                continue
-            instance = self._instances.get(name.removeprefix(prefix))
-            if instance is None:
-                self.mistakes.append(f"{name}: JOBNIMBUS_INSTANCES names no such account")
-                continue
-            try:
-                found[instance] = check(SecretStr(value))
-            except ValueError as wrong:
-                self.mistakes.append(f"{name}: {wrong}")
-        return found
-
-    def _lifetimes(self, given: Mapping[str, str]) -> dict[tuple[str, str | None], int]:
-        found: dict[tuple[str, str | None], int] = {}
-        for name, value in given.items():
-            if not name.startswith("CACHE_TTL_"):
-                continue
-            entity, underscore, operation = name.removeprefix("CACHE_TTL_").lower().partition("_")
-            if entity not in _ENTITIES or (underscore and operation not in _OPERATIONS):
-                kinds = ", ".join(_ENTITIES).upper()
-                self.mistakes.append(
-                    f"{name}: write CACHE_TTL_<ENTITY> or CACHE_TTL_<ENTITY>_<OPERATION>, the entity one of {kinds}, "
-                    f"the operation one of {', '.join(_OPERATIONS).upper()}"
-                )
-            elif not re.fullmatch(r"\d{1,6}", value) or not 1 <= int(value) <= TTL_MAX_S:
-                self.mistakes.append(f"{name}: must be a whole number of seconds from 1 to {TTL_MAX_S}")
-            else:
-                found[entity, operation or None] = int(value)
-        return found
-
-
-def _suffix(instance: str) -> str:
-    """How an account's name ends the name of a variable."""
-    return instance.upper().replace("-", "_")
-
-
 def _file_values(path: Path | str | None) -> dict[str, str]:
     if path is None:
         return {}
@@ -527,7 +373,7 @@ def _worked_out(given: Mapping[str, str]) -> dict[str, Any]:
     if hostname := given.get("RENDER_EXTERNAL_HOSTNAME"):
         made["ALLOWED_HOSTS"] = (*_LOOPBACK_HOSTS, hostname)
     try:
-        api = urlsplit(_http_url(given.get("JOBNIMBUS_API_BASE_URL", f"https://{_JOBNIMBUS_HOST}")))
+        api = urlsplit(check_http_url(given.get("JOBNIMBUS_API_BASE_URL", f"https://{_JOBNIMBUS_HOST}")))
     except ValueError:
         return made  # reported by the table's own row
     if api.hostname != _JOBNIMBUS_HOST:
@@ -575,68 +421,4 @@ def _sentences(invalid: ValidationError) -> list[str]:
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One row of the settings table as documentation shows it. `default` is empty where nothing is set."""
-
-    name: str
-    unit: str
-    default: str
-    reason: str
-    secret: bool
-
-
-def _shown(default: Any) -> str:
-    match default:
-        case None | ():
-            return ""
-        case bool():
-            return "true" if default else "false"
-        case float():
-            return f"{default:g}"
-        case tuple():
-            return ",".join(default)
-        case _:
-            return str(default)
-
-
-def _rows() -> Sequence[Variable]:
-    rows = []
-    for field in Settings.model_fields.values():
-        if field.alias is None or not isinstance(field.json_schema_extra, dict):
-            continue
-        unit = str(field.json_schema_extra["unit"])
-        shown = str(field.json_schema_extra["shown"]) or _shown(field.default)
-        secret = unit.startswith("secret") or field.alias == "REDIS_URL"
-        rows.append(Variable(field.alias, unit, shown, str(field.description), secret))
-    families = {
-        "JOBNIMBUS_API_KEY": (
-            Variable("JOBNIMBUS_API_KEY_<INSTANCE>", "secret", "", "that account's key, e.g. ..._STAMFORD", True),
-        ),
-        "WEBHOOK_SECRET": (
-            Variable("WEBHOOK_SECRET_<INSTANCE>", "secret", "", "opens that account's webhooks alone", True),
-        ),
-        "CACHE_CONSISTENCY": (
-            Variable(
-                "CACHE_TTL_<ENTITY>",
-                "s",
-                "",
-                "lifetime of all reads of that kind, e.g. CACHE_TTL_JOBS; bounds what no webhook tells of",
-                False,
-            ),
-            Variable(
-                "CACHE_TTL_<ENTITY>_<OPERATION>",
-                "s",
-                "",
-                "lifetime of LIST, SEARCH or DETAIL reads of that kind; wins over the one above",
-                False,
-            ),
-        ),
-    }
-    return [row for first in rows for row in (first, *families.get(first.name, ()))]
-
-
 _FIELDS = frozenset(field.alias for field in Settings.model_fields.values() if field.alias is not None)
-
-VARIABLES: Sequence[Variable] = tuple(_rows())
-"""The table in the order of the documentation; `.env.example` and the README are held equal to it by tests."""
