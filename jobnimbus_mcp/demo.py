@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +41,18 @@ STORE_BYTES = 64 * 1024 * 1024
 def run(port: int, once: bool) -> int:
     """Serve until told to stop, or drive the five steps of `--once`; the exit code."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_once() if once else _serve(port))
+        return runner.run(_until_told(_once() if once else _serve(port)))
+
+
+async def _until_told(work: Coroutine[Any, Any, int]) -> int:
+    """Run it until it ends or a signal says so; being told to stop is no failure."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(task.cancel))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 0
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -71,12 +82,7 @@ async def _serve(port: int) -> int:
         return 2
     async with _world(listening) as world:
         print(_greeting(world), flush=True)
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(stop.set))
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({world.serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        await asyncio.wait({world.serving})
     return 0
 
 

@@ -1,0 +1,73 @@
+"""The ways in: an ASGI app for a worker, MCP on stdin and stdout, and what doctor asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from starlette.types import ASGIApp
+
+from jobnimbus_mcp.app.root import Overrides, build, new_id
+from jobnimbus_mcp.app.secrets import revealed
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.doctor import Probes
+from jobnimbus_mcp.doctor_redis import store_facts
+from jobnimbus_mcp.errors import SettingsError
+from jobnimbus_mcp.settings import Settings
+from jobnimbus_mcp.telemetry.logging import configure
+
+__all__ = ["doctor_probes", "from_environment", "run_stdio"]
+
+_LOOKED_BACK = 1_000
+
+
+def from_environment() -> ASGIApp:
+    """The ASGI app of one worker: settings from the environment and `.env`, logging configured."""
+    settings = Settings.from_env(os.environ, env_file=".env")
+    configure(settings.log_level, settings.log_format, secrets=settings.secret_values())
+    return build(settings, Overrides(freeze_heap=True)).asgi
+
+
+async def run_stdio(settings: Settings) -> None:
+    """Serve MCP on stdin and stdout until the client hangs up.
+
+    Raises:
+        SettingsError: several accounts, or no key: a stdio client can name neither.
+    """
+    if len(settings.instances) > 1:
+        raise SettingsError("JOBNIMBUS_INSTANCES: stdio serves one account; name that one alone")
+    if not settings.holds_api_key:
+        raise SettingsError("JOBNIMBUS_API_KEY: stdio needs the account's key from the environment")
+    app = build(settings, Overrides(freeze_heap=True))
+    async with app.running():
+        await app.mcp.run_stdio()
+
+
+@asynccontextmanager
+async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
+    """What doctor asks, over the same parts that serve."""
+    app = build(settings)
+
+    async def check_key(instance: str) -> None:
+        caller = app.identities.identify(None, instance)
+        call = Call.begin(app.clock, new_id(), tool="doctor")
+        await app.client.check_credential(instance=instance, credential=caller.credential, call=call)
+
+    def digest(instance: str) -> str:
+        return app.partitions.digest(instance, settings.api_keys[instance].get_secret_value())
+
+    async def last_webhook_age_s(instance: str) -> float | None:
+        call = Call.begin(app.clock, new_id(), tool="doctor")
+        rows = await app.invalidator.recent(instance, limit=_LOOKED_BACK, since=None, call=call)
+        newest = next((row for row in rows if row["source"] == "webhook"), None)
+        return None if newest is None else app.clock.now() - datetime.fromisoformat(newest["at"]).timestamp()
+
+    async with app.running():
+        yield Probes(
+            store=lambda: store_facts(revealed(settings.store_url) or ""),
+            check_key=check_key,
+            digest=digest,
+            last_webhook_age_s=last_webhook_age_s,
+        )

@@ -1,0 +1,297 @@
+"""Everything wired: settings in, the server out. The only place that knows all parts."""
+
+from __future__ import annotations
+
+import gc
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import structlog
+from starlette.types import ASGIApp
+from structlog.typing import FilteringBoundLogger
+
+from jobnimbus_mcp import __version__
+from jobnimbus_mcp.app.changes import AppendAndBump, CountedInvalidations, received
+from jobnimbus_mcp.app.secrets import all_revealed, revealed, some
+from jobnimbus_mcp.app.store import StoreSide, build_store
+from jobnimbus_mcp.cache.guarded import GuardedStore
+from jobnimbus_mcp.cache.invalidate import Invalidator
+from jobnimbus_mcp.cache.ports import Store, StoreHealth
+from jobnimbus_mcp.cache.read_through import ReadThrough
+from jobnimbus_mcp.clock import Clock, SystemClock
+from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
+from jobnimbus_mcp.events.signature import WebhookSecrets
+from jobnimbus_mcp.gateway.identity import Identities, Partitions
+from jobnimbus_mcp.gateway.policies import Policies
+from jobnimbus_mcp.gateway.reads import Gateway
+from jobnimbus_mcp.resilience.breaker import State
+from jobnimbus_mcp.settings import Settings
+from jobnimbus_mcp.telemetry.metrics_prometheus import PrometheusRecorder
+from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.telemetry.tally import Tally
+from jobnimbus_mcp.tools.account import get_webhooks_of
+from jobnimbus_mcp.tools.memo import AnswerMemo
+from jobnimbus_mcp.tools.registry import Toolbox, read_tools
+from jobnimbus_mcp.tools.server_mcp import McpFace
+from jobnimbus_mcp.upstream.budget_local import LocalBudget
+from jobnimbus_mcp.upstream.budget_redis import RedisBudget
+from jobnimbus_mcp.upstream.client import JobNimbusClient, upstream_breakers
+from jobnimbus_mcp.upstream.ports import RequestBudget
+from jobnimbus_mcp.upstream.sender_http import HttpSender
+from jobnimbus_mcp.web.ports import Part
+from jobnimbus_mcp.web.routes import WebParts, create_app
+
+__all__ = ["App", "Overrides", "build", "new_id"]
+
+MAX_BODY_BYTES = 1_048_576
+"""The largest request body; a webhook's record is a few kilobytes, a tool call less."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What tests and the demo put in place of the real thing.
+
+    `freeze_heap`: for a process that serves for long: what was built at its start is left out of garbage collection.
+    """
+
+    clock: Clock | None = None
+    store: Store | None = None
+    upstream_transport: httpx.AsyncBaseTransport | None = None
+    random01: Callable[[], float] | None = None
+    freeze_heap: bool = False
+
+
+@dataclass
+class App:
+    """Everything built, nothing opened: `running()` opens and closes it; `asgi` does so through its lifespan."""
+
+    settings: Settings
+    clock: Clock
+    asgi: ASGIApp
+    mcp: McpFace
+    toolbox: Toolbox
+    identities: Identities
+    partitions: Partitions
+    cache: ReadThrough
+    store: GuardedStore
+    invalidator: Invalidator
+    client: JobNimbusClient
+    tally: Tally
+    recorder: PrometheusRecorder
+    _opened: Callable[[], AbstractAsyncContextManager[None]] = field(repr=False)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[App]:
+        """Open background work; close it, the caches and the connections in reverse order."""
+        async with self._opened():
+            yield self
+
+
+def build(settings: Settings, overrides: Overrides | None = None) -> App:
+    """The whole server from its settings.
+
+    Raises:
+        SettingsError: settings that only show to be wrong together.
+    """
+    given = overrides or Overrides()
+    clock = given.clock or SystemClock()
+    random01 = given.random01 or random.Random().random
+    log: FilteringBoundLogger = structlog.get_logger()
+    recorder = PrometheusRecorder()
+    tally = Tally()
+    instances = settings.instances
+
+    side = build_store(settings, instead=given.store, clock=clock, random01=random01, recorder=recorder, tally=tally)
+
+    sender = _sender(settings, given.upstream_transport)
+    breakers = upstream_breakers(instances, clock, recorder)
+    client = JobNimbusClient(
+        sender=sender,
+        budget=_budget(settings, side, clock, recorder),
+        breakers=breakers,
+        clock=clock,
+        random01=random01,
+        recorder=recorder,
+        on_call=lambda instance, entity: tally.add(instance, "upstreamCalls", entity=entity.value),
+        max_concurrent=settings.jobnimbus_max_concurrent,
+    )
+
+    # who asks, and what they may ask
+    partitions = Partitions(revealed(settings.partition_secret), settings.jobnimbus_shared_partitions)
+    identities = Identities(instances, all_revealed(settings.api_keys), partitions)
+    secrets = WebhookSecrets(
+        shared=some(settings.webhook_secret),
+        per_instance=all_revealed(settings.webhook_secrets),
+        signing=some(settings.webhook_signing_secret),
+    )
+
+    def hears_of_changes(instance: str) -> bool:
+        return bool(secrets.shared or secrets.signing or instance in secrets.per_instance)
+
+    def consistency_of(instance: str) -> str:
+        return settings.cache_consistency if hears_of_changes(instance) else "ttl"
+
+    gateway = Gateway(
+        side.cache,
+        client,
+        Policies(settings.ttl_overrides, max_bytes=settings.cache_max_item_size_kb * 1024),
+        tally,
+        consistency_of,
+    )
+    seen = WebhooksSeen()
+
+    async def arrived(instance: str) -> Mapping[str, Mapping[str, Any]]:
+        return await received(side.invalidator, seen, instance, clock, new_id())
+
+    toolbox = Toolbox(
+        read_tools(get_webhooks_of(_public_url(settings), hears_of_changes, arrived)),
+        gateway,
+        clock,
+        settings.account_timezone,
+        settings.answer_max_bytes,
+        tally,
+        recorder,
+        log,
+        AnswerMemo(side.memo_bytes),
+    )
+    face = McpFace(toolbox, identities, clock, version=__version__, request_id_of=_request_id_of)
+
+    intake = Intake(
+        AppendAndBump(side.invalidator, tally),
+        secrets=secrets,
+        instances=instances,
+        clock=clock,
+        ids=new_id,
+        recorder=recorder,
+        log=log,
+        seen=seen,
+    )
+
+    async def probe_store() -> StoreHealth:
+        if not settings.cache_enabled:
+            return StoreHealth(False, side.store.circuit_state, 0.0, "disabled")
+        return await side.store.health()
+
+    async def readiness() -> Mapping[str, Part]:
+        health = await probe_store()
+        parts = {
+            "store": Part("off", reason="disabled")
+            if health.reason == "disabled"
+            else Part("up" if health.reason is None else "down", reason=health.reason)
+        }
+        for instance in instances:
+            is_open = breakers[instance].state is State.OPEN
+            parts[f"jobnimbus:{instance}"] = Part("down", reason="circuit_open") if is_open else Part("up")
+        parts["webhooks"] = Part("up") if secrets.any else Part("off", reason="no_secret")
+        return parts
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        try:
+            async with side.opened():
+                if side.redis is None:
+                    log.info("store is embedded", note="kept in this process; set REDIS_URL to share and keep it")
+                if given.freeze_heap:
+                    gc.collect()
+                    gc.freeze()
+                yield
+        finally:
+            await sender.aclose()
+
+    http_app = face.http_app(max_body_bytes=MAX_BODY_BYTES)
+    parts = WebParts(
+        clock=clock,
+        ids=new_id,
+        recorder=recorder,
+        log=log,
+        version=__version__,
+        instances=instances,
+        allowed_hosts=settings.allowed_hosts,
+        mcp_tokens=tuple(token.get_secret_value() for token in settings.mcp_auth_tokens),
+        admin_token=revealed(settings.admin_token),
+        access_log=settings.access_log,
+        tools=toolbox,
+        identities=identities,
+        intake=intake,
+        invalidations=CountedInvalidations(side.invalidator, tally),
+        entries=side.cache.entries,
+        counts=side.counts,
+        probe_store=probe_store,
+        circuit_state=lambda: side.store.circuit_state,
+        store_facts=lambda: {"kind": "redis" if settings.store_url else "embedded", "address": settings.store_address},
+        breaker_facts=lambda: {
+            "state": side.store.circuit_state,
+            "owedInvalidations": list(side.store.indebted),
+            "upstream": {instance: box.state.value for instance, box in breakers.items()},
+        },
+        l1_facts=side.cache.l1_stats,
+        readiness=readiness,
+        exposition=recorder.exposition,
+        mcp_app=http_app,
+        lifespans=(opened, face.http_running),
+    )
+    return App(
+        settings=settings,
+        clock=clock,
+        asgi=create_app(parts),
+        mcp=face,
+        toolbox=toolbox,
+        identities=identities,
+        partitions=partitions,
+        cache=side.cache,
+        store=side.store,
+        invalidator=side.invalidator,
+        client=client,
+        tally=tally,
+        recorder=recorder,
+        _opened=opened,
+    )
+
+
+def _sender(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> HttpSender:
+    concurrent = settings.jobnimbus_max_concurrent
+    return HttpSender(
+        settings.jobnimbus_api_base_url,
+        max_connections=concurrent * len(settings.instances) if concurrent else None,
+        transport=transport,
+    )
+
+
+def _budget(settings: Settings, side: StoreSide, clock: Clock, recorder: Recorder) -> RequestBudget:
+    """Shared through Redis where there is one."""
+    local = LocalBudget(settings.jobnimbus_max_requests_per_s, settings.instances, clock)
+    if side.redis is None:
+        return local
+    return RedisBudget(
+        side.redis,
+        local,
+        rate_per_s=settings.jobnimbus_max_requests_per_s,
+        clock=clock,
+        recorder=recorder,
+        command_timeout_s=settings.redis_command_timeout_ms / 1000,
+    )
+
+
+def _public_url(settings: Settings) -> str:
+    """Where JobNimbus would reach this server, as far as the settings tell."""
+    outside = [host for host in settings.allowed_hosts if host not in ("localhost", "127.0.0.1", "[::1]")]
+    return f"https://{outside[0]}" if outside else "https://<YOUR-HOST>"
+
+
+def _request_id_of(scope: Mapping[str, Any] | None) -> str:
+    """The id the front gave an HTTP request; a new one on stdio."""
+    if scope is not None:
+        state = scope.get("state")
+        if isinstance(state, Mapping) and isinstance(state.get("request_id"), str):
+            return str(state["request_id"])
+    return new_id()
+
+
+def new_id() -> str:
+    """An id for a request or an event: never the same twice."""
+    return uuid.uuid4().hex
