@@ -8,7 +8,7 @@ back. Source: JobNimbus API documentation, list parameters and filter; productio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ Scalar = str | int | bool
 
 _SET_BY_JOBNIMBUS = frozenset({"date_created", "date_updated", "date_status_change"})
 """Dates nobody else writes, so they are always in seconds."""
+
+_WHOLE_PHONE = 10
+"""Digits of a North American number; JobNimbus serves contractors there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +196,23 @@ class Word:
 class PhoneHas:
     """A phone field contains these digits, however either is punctuated.
 
-    Asked by the last four digits, which are one token's end in every usual spelling.
+    A whole number is asked by its last four digits, which are one token's end in every usual spelling. The digits of a
+    part of one may also lie in two groups of three or four: up to three of them in the later group, the rest before.
     """
 
     digits: str
     fields: tuple[str, ...]
 
     def asked(self) -> dict[str, Any]:
-        return {"bool": {"should": [{"wildcard": {field: f"*{self.digits[-4:]}*"}} for field in self.fields]}}
+        return {"bool": {"should": [clause for field in self.fields for clause in self._asked_of(field)]}}
+
+    def _asked_of(self, field: str) -> Iterator[dict[str, Any]]:
+        yield {"wildcard": {field: f"*{self.digits[-4:]}*"}}
+        if len(self.digits) >= _WHOLE_PHONE:
+            return
+        for later in range(1, min(4, len(self.digits))):
+            ahead = {"wildcard": {field: f"*{self.digits[:-later][-3:]}"}}
+            yield {"bool": {"must": [ahead, {"wildcard": {field: f"{self.digits[-later:]}*"}}]}}
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         return any(self.digits in digits_of(str(value)) for field in self.fields for value in values_at(row, field))

@@ -36,7 +36,8 @@ class Shape(StrEnum):
     RECORD: one record by jnid; the record itself.
     BLOCK: `size` rows from `offset` of a list sorted by JobNimbus; `{"count": all that match, "rows": [...]}`, with
         `"incomplete": "<why>"` when rows had to be left out.
-    SCAN: every row that matches, checked here; `{"rows": [...]}`, with `"incomplete": "<why>"` when not all were seen.
+    SCAN: every row that matches, checked here, the first `size` in the order asked for;
+        `{"rows": [...]}`, with `"incomplete": "<why>"` when not all were seen.
     WHOLE: the one document of its kind: `{"rows": [...]}` for users, the settings object for settings.
     """
 
@@ -82,10 +83,11 @@ class Read:
         entity: Entity,
         where: Where,
         *,
+        sort: Sort = NEWEST_FIRST,
         operation: Operation = Operation.LIST,
         scope: frozenset[str] = frozenset(),
     ) -> Read:
-        return cls(entity, operation, Shape.SCAN, where=where, size=SCAN_ROWS_MAX, scope=scope)
+        return cls(entity, operation, Shape.SCAN, where=where, sort=sort, size=SCAN_ROWS_MAX, scope=scope)
 
     @classmethod
     def whole(cls, entity: Entity) -> Read:
@@ -97,8 +99,9 @@ class Read:
         made: dict[str, Any] = {"shape": self.shape.value}
         if self.where:
             made["where"] = sorted((clause.form() for clause in self.where), key=str)
-        if self.shape is Shape.BLOCK:
+        if self.shape in (Shape.BLOCK, Shape.SCAN):  # of a scan too large to see whole, the first rows are seen
             made |= {"sort": [self.sort.field, "desc" if self.sort.descending else "asc"]}
+        if self.shape is Shape.BLOCK:
             made |= {"offset": self.offset, "size": self.size}
         return made
 

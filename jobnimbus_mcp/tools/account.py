@@ -57,12 +57,11 @@ def get_webhooks_of(
         hooks: list[dict[str, Any]] = []
         for kind, entity in RECORD_KINDS.items():
             seen = arrived.get(entity.value, {})
-            for scenario in SCENARIOS:
-                hooks.append({"record_kind": kind, "scenario": scenario, "method": "POST", "url": url})
-            hooks[-1] |= {
-                "received_of_this_kind": int(seen.get("count", 0)),
-                "last_received_at": seen.get("last_at"),
-            }
+            told = {"received_of_this_kind": int(seen.get("count", 0)), "last_received_at": seen.get("last_at")}
+            hooks += [
+                {"record_kind": kind, "scenario": scenario, "method": "POST", "url": url, **told}
+                for scenario in SCENARIOS
+            ]
         return {
             "enabled": enabled(instance),
             "how": "JobNimbus has no endpoint for webhooks: in its Settings > Automations, make one automation per "

@@ -11,7 +11,11 @@ from jobnimbus_mcp.tools.dates import first_second, last_second
 __all__ = ["date_range", "parents", "phone_query", "word_query"]
 
 _PHONE_DIGITS_MIN = 3
-_PHONE_MARKS = frozenset("0123456789 ()+-./x")
+_PHONE_MARKS = frozenset("0123456789 ()+-./x\u00a0\u2010\u2011\u2012\u2013\u2014\u2212")
+"""What numbers are punctuated with, the spaces and dashes of word processors among it."""
+
+_AROUND_WORDS = ',;:"\u201c\u201d'
+"""Marks that stand beside a word without being part of it: `Main St, Stamford`, `"Riley Gibbs"`."""
 
 
 def date_range(ctx: ToolContext, field: str, start: str | None, end: str | None, *, names: tuple[str, str]) -> Where:
@@ -50,7 +54,8 @@ def word_query(query: str, fields: tuple[str, ...], phones: tuple[str, ...] = ()
         InvalidInput: nothing in the query to look for.
     """
     clauses: list[Clause] = []
-    for text in query.split():
+    for part in query.split():
+        text = part.strip(_AROUND_WORDS)
         if not any(character.isalnum() for character in text):
             continue
         word = Word(text, fields)

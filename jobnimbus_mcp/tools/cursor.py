@@ -64,10 +64,17 @@ class Cursor:
         check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
         if check != _check(body):
             raise refused
-        version, of_tool, question, offset, anchor = orjson.loads(body)
-        if version != _VERSION or of_tool != tool:
-            raise refused
-        return cls(of_tool, question, offset, Anchor(*anchor) if anchor else None)
+        match orjson.loads(body):
+            case [version, of_tool, dict() as question, int() as offset, anchor] if (version, of_tool) == (
+                _VERSION,
+                tool,
+            ) and offset >= 0:
+                match anchor:
+                    case None:
+                        return cls(tool, question, offset)
+                    case [int() as at, int() as rows_before, int() as count] if 0 <= rows_before <= offset:
+                        return cls(tool, question, offset, Anchor(at, rows_before, count))
+        raise refused
 
 
 def merged_arguments(tool: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Cursor | None]:
@@ -88,7 +95,8 @@ def merged_arguments(tool: str, arguments: Mapping[str, Any]) -> tuple[dict[str,
                 f"{name} differs from the question this cursor continues; leave it out or start without cursor.",
                 field=name,
             )
-    return {**cursor.question, **arguments}, cursor
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return {**cursor.question, **given}, cursor
 
 
 def question_of(arguments: Mapping[str, Any]) -> dict[str, Any]:

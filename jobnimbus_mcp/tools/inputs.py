@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 __all__ = [
     "ActivitiesArgs",
@@ -38,13 +38,9 @@ def _split_fields(value: Any) -> Any:
     return value
 
 
-def _no_booleans(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-Number = BeforeValidator(_no_booleans)
+Whole = Annotated[int, Strict()]
+"""Whole numbers as JSON has them: neither "10" nor 10.0 nor true."""
+Truth = Annotated[bool, Strict()]
 Name = Annotated[str, Field(min_length=1, max_length=120)]
 RecordId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")]
 JobId = Annotated[
@@ -52,7 +48,7 @@ JobId = Annotated[
     Field(
         min_length=1,
         max_length=64,
-        pattern=r"^[^/?#%\x00-\x1f\x7f]+$",
+        pattern=r"^[^/?#%\x00-\x1f\x7f-\x9f]+$",
         description="The job's jnid, or its job number such as 1042 or 22-1275.",
     ),
 ]
@@ -76,11 +72,8 @@ VerbosityArg = Annotated[
     ),
 ]
 MaxAge = Annotated[
-    float | None,
-    Number,
+    Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)] | None,
     Field(
-        ge=0,
-        allow_inf_nan=False,
         description="Oldest answer to accept, in seconds. 0 asks JobNimbus now. Leave out normally: cached answers "
         "are kept current by webhooks.",
     ),
@@ -102,15 +95,14 @@ class _Reading(NoArgs):
 class ListArgs(_Reading):
     """What every list takes."""
 
-    size: Annotated[int, Number, Field(ge=1, le=200, description="Records per page.")] = 25
+    size: Annotated[Whole, Field(ge=1, le=200, description="Records per page.")] = 25
     cursor: Annotated[
         str | None,
         Field(max_length=4096, description="next_cursor of the previous answer, for the next page."),
     ] = None
     from_: Annotated[
-        int | None,
-        Number,
-        Field(alias="from", ge=0, le=10_000_000, description="Skip this many records (instead of a cursor)."),
+        Annotated[Whole, Field(ge=0, le=10_000_000)] | None,
+        Field(alias="from", description="Skip this many records (instead of a cursor)."),
     ] = None
 
 
@@ -150,8 +142,10 @@ class JobsArgs(SortedListArgs):
     updated_since: UpdatedSince = None
     scheduled_from: Annotated[Day | None, Field(description="Work starts on or after.")] = None
     scheduled_to: Annotated[Day | None, Field(description="Work starts on or before.")] = None
-    has_schedule: Annotated[bool | None, Field(description="true: only jobs with a start date; false: without.")] = None
-    is_archived: Annotated[bool | None, Field(description="true: only archived jobs; false: none of them.")] = None
+    has_schedule: Annotated[Truth | None, Field(description="true: only jobs with a start date; false: without.")] = (
+        None
+    )
+    is_archived: Annotated[Truth | None, Field(description="true: only archived jobs; false: none of them.")] = None
 
 
 class SearchJobsArgs(JobsArgs):
@@ -239,33 +233,36 @@ class TasksArgs(SortedListArgs):
     contact_id: ContactId = None
     related_to: RelatedTo = None
     owner_id: OwnerId = None
-    is_completed: Annotated[bool | None, Field(description="true: only done ones; false: only open ones.")] = None
+    is_completed: Annotated[Truth | None, Field(description="true: only done ones; false: only open ones.")] = None
     overdue: Annotated[
-        bool | None, Field(description="true: only open tasks whose end (or else start) is past; false: none of them.")
+        Truth | None, Field(description="true: only open tasks whose end (or else start) is past; false: none of them.")
     ] = None
-    priority: Annotated[int | None, Number, Field(ge=0, le=5, description="0 is none.")] = None
+    priority: Annotated[
+        Annotated[Whole, Field(ge=0, le=5)] | None,
+        Field(description="0 is none."),
+    ] = None
     record_type: Annotated[Name | None, Field(description="Task type name, e.g. Phone Call.")] = None
     date_from: CreatedFrom = None
     date_to: CreatedTo = None
 
 
-class UsersArgs(ListArgs):
-    """get_users"""
+class UsersArgs(SortedListArgs):
+    """get_users: users have no dates, so any order is JobNimbus's own."""
 
-    active_only: Annotated[bool, Field(description="false: former users too.")] = True
+    active_only: Annotated[Truth, Field(description="false: former users too.")] = True
 
 
 class AttachmentsArgs(SortedListArgs):
     """get_attachments"""
 
-    size: Annotated[int, Number, Field(ge=1, le=500, description="Files per page.")] = 100
+    size: Annotated[Whole, Field(ge=1, le=500, description="Files per page.")] = 100
     job_id: OfJob = None
     contact_id: ContactId = None
     related_to: RelatedTo = None
     file_type: Annotated[
         str | None,
         Field(
-            pattern=r"^\.?[A-Za-z0-9]{1,10}$|^[A-Za-z0-9.+-]{1,40}/([A-Za-z0-9.+-]{1,80}|\*)$",
+            pattern=r"^\.?[A-Za-z0-9]{1,10}$|^[A-Za-z][A-Za-z0-9.+-]{0,39}/([A-Za-z0-9][A-Za-z0-9.+-]{0,79}|\*)$",
             description="Extension (pdf, jpg) or MIME type (image/jpeg, image/*).",
         ),
     ] = None

@@ -46,8 +46,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
+    """`places`: of JobNimbus's list that the page stands for; more than rows where some were left out of it."""
+
     rows: list[dict[str, Any]]
     count: int
+    places: int
     why: str | None = None
 
 
@@ -86,7 +89,7 @@ async def list_answer(
     answer["returned"] = fitting
 
     # a page that was cut goes on behind its last record, a whole one behind its last place in JobNimbus's list
-    next_offset = offset + (fitting if fitting < len(page.rows) else args.size)
+    next_offset = offset + (fitting if fitting < len(page.rows) else page.places)
     why = page.why
     if next_offset < page.count and (page.rows or why is None):
         reachable = True
@@ -106,14 +109,16 @@ async def _scanned(ctx: ToolContext, listing: Listing, offset: int, size: int) -
     if listing.whole:
         read = Read.whole(listing.entity)
     else:
-        read = Read.scan(listing.entity, listing.where, operation=listing.operation, scope=listing.scope)
+        read = Read.scan(
+            listing.entity, listing.where, sort=listing.sort, operation=listing.operation, scope=listing.scope
+        )
     value = await ctx.read(read)
     rows = value["rows"]
     if listing.keep is not None:
         rows = [row for row in rows if listing.keep(row)]
     if not listing.whole:
         rows.sort(key=lambda row: _place(row, listing.sort), reverse=listing.sort.descending)
-    return _Page(rows[offset : offset + size], len(rows), value.get("incomplete"))
+    return _Page(rows[offset : offset + size], len(rows), size, value.get("incomplete"))
 
 
 async def _from_blocks(ctx: ToolContext, listing: Listing, offset: int, size: int, anchor: Anchor | None) -> _Page:
@@ -143,7 +148,7 @@ async def _from_blocks(ctx: ToolContext, listing: Listing, offset: int, size: in
             rows.append(row)
         seen.add(row.get("jnid"))
     why = next((part["incomplete"] for part in blocks if "incomplete" in part), None)
-    return _Page(rows, anchor.count if anchor else count, why)
+    return _Page(rows, anchor.count if anchor else count, max(0, min(size, window - start)), why)
 
 
 async def _anchor_for(

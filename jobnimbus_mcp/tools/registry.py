@@ -180,11 +180,12 @@ class Toolbox:
         spec = self.spec(name)
         call.tool = spec.name
         ctx = ToolContext(self.gateway, who, call, self.clock, self.zone, self.answer_max_bytes)
-        outcome, shown = "ok", {}
+        outcome, shown = "cancelled", {}
         try:
             data = await self._run(spec, arguments, ctx)
             cache = ctx.provenance().envelope(self.clock.now()) if ctx.outcomes else self._uncached(ctx)
             shown = {"status": cache["status"], "tier": cache["tier"], "age_s": cache["ageSeconds"]}
+            outcome = "ok"
             return ToolAnswer(data, cache)
         except ProjectError as error:
             outcome = error.code
