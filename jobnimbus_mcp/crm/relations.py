@@ -86,7 +86,7 @@ def tags_of_read(read: Read) -> tuple[str, ...]:
     """Every tag whose renewal makes the kept answer to this read worthless."""
     entity, operation = read.entity.value, read.operation.value
     tags = [entity, f"{entity}:{operation}", f"{entity}:{operation}:{read.identifier}"]
-    if read.shape in (Shape.BLOCK, Shape.SCAN):
+    if read.shape is not Shape.RECORD:
         tags += [f"{entity}@{parent}" for parent in sorted(read.scope)] or [f"{entity}@{ACCOUNT_WIDE}"]
     return tuple(tags)
 

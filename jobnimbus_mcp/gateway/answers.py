@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -11,10 +12,36 @@ import orjson
 from jobnimbus_mcp.cache.outcome import Outcome, Status, Tier
 from jobnimbus_mcp.crm.payloads import rfc3339
 
-__all__ = ["Answer", "Outcome", "Provenance", "Status", "Tier", "ToolAnswer", "provenance_of"]
+__all__ = ["Answer", "Outcome", "ParsedValues", "Provenance", "Status", "Tier", "ToolAnswer", "provenance_of"]
 
 _STATUS_RANK = (Status.HIT, Status.REVALIDATED, Status.STALE, Status.MISS, Status.BYPASS)
 _TIER_RANK = (Tier.L1, Tier.L2, Tier.UPSTREAM)
+
+
+class ParsedValues:
+    """The values parsed last, so that calls which need the same one at the same time parse it once.
+
+    Bounded by the bytes that were parsed; the objects made of them take several times as much.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[str, tuple[int, Any]] = OrderedDict()
+
+    def of(self, outcome: Outcome) -> Any:
+        """The parsed value: shared, so nobody's to change."""
+        kept = self._kept.get(outcome.etag)
+        if kept is not None:
+            self._kept.move_to_end(outcome.etag)
+            return kept[1]
+        value, size = orjson.loads(outcome.value), len(outcome.value)
+        if outcome.etag and size <= self._max_bytes:
+            self._kept[outcome.etag] = (size, value)
+            self._bytes += size
+            while self._bytes > self._max_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1][0]
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +49,11 @@ class Answer:
     """One read's value (bytes of JSON) and its outcome."""
 
     outcome: Outcome
+    parsed: ParsedValues = field(repr=False)
 
     def value(self) -> Any:
-        """The parsed value: a fresh object each time, the caller's to change."""
-        return orjson.loads(self.outcome.value)
+        """The parsed value: shared with other calls, so nobody's to change."""
+        return self.parsed.of(self.outcome)
 
 
 @dataclass(frozen=True, slots=True)

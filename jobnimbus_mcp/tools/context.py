@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from jobnimbus_mcp.gateway.answers import Answer, Outcome, Provenance, provenanc
 from jobnimbus_mcp.gateway.directory import Directory
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway, not_found
-from jobnimbus_mcp.tools.memo import Used
+from jobnimbus_mcp.tools.memo import Recalled, Remembered, Used
 
 __all__ = ["ToolContext"]
 
@@ -45,14 +45,20 @@ class ToolContext:
         self.used: list[Used] = []
         self.looked_at_clock = False
         self._gateway = gateway
+        self.recall: Callable[[], Remembered | None] | None = None
         self._made_before: dict[Read, Answer] = {}
+        self._recalled: Remembered | None = None
 
     @cached_property
     def directory(self) -> Directory:
         return Directory(self.look_up)
 
     async def read(self, read: Read) -> Any:
-        """The parsed value of a read this call is about, at most `max_age_s` old."""
+        """The parsed value of a read this call is about, at most `max_age_s` old.
+
+        Raises:
+            Recalled: the whole answer has been finished meanwhile, from the same values, by another call.
+        """
         answer = self._made_before.get(read)
         if answer is None:
             answer = await self._gateway.get(
@@ -60,7 +66,7 @@ class ToolContext:
             )
         else:
             self.outcomes.append(answer.outcome)
-        self.used.append(Used(read, answer.outcome.etag if answer.outcome.ttl_s else "", internal=False))
+        await self._note(read, answer, internal=False)
         return answer.value()
 
     async def look_up(self, read: Read) -> Answer:
@@ -68,8 +74,29 @@ class ToolContext:
         answer = self._made_before.get(read)
         if answer is None:
             answer = await self._gateway.get(read, self.caller, self.call, internal=True)
-        self.used.append(Used(read, answer.outcome.etag if answer.outcome.ttl_s else "", internal=True))
+        await self._note(read, answer, internal=True)
         return answer
+
+    async def _note(self, read: Read, answer: Answer, *, internal: bool) -> None:
+        """Of a thousand equal calls that wait for one load, the first shapes the answer and the others recall it."""
+        self.used.append(Used(read, answer.outcome.etag, internal))
+        self._made_before[read] = answer
+        known = self.recall() if self.recall is not None else None
+        if known is None or known is self._recalled or self.used[-1] not in known.used:
+            return
+        self._recalled = known
+        if await self.unchanged(known.used):
+            raise Recalled(known.data)
+
+    def about_to_shape(self) -> None:
+        """Before the costly part: go on only if no equal call has finished it since this one's reads came back.
+
+        Raises:
+            Recalled: one has, from the same values.
+        """
+        known = self.recall() if self.recall is not None else None
+        if known is not None and self._same(known.used):
+            raise Recalled(known.data)
 
     def now(self) -> float:
         """Epoch seconds; an answer that depends on more of it than the day is good for this moment only."""
@@ -82,28 +109,26 @@ class ToolContext:
         Their answers stand in for the reads of this call, so that nothing is asked twice where something changed. A
         read that fails now is left to the call itself, which may know another way.
         """
-        answers = await gather(
-            *(
-                self._gateway.get(
-                    one.read,
-                    self.caller,
-                    self.call,
-                    max_age_s=None if one.internal else self.max_age_s,
-                    internal=one.internal,
-                )
-                for one in used
-            ),
-            return_exceptions=True,
-        )
-        made = {one.read: answer for one, answer in zip(used, answers, strict=True) if isinstance(answer, Answer)}
+        missing = [one for one in used if one.read not in self._made_before]
+        answers = await gather(*(self._again(one) for one in missing), return_exceptions=True)
+        for one, answer in zip(missing, answers, strict=True):
+            if isinstance(answer, Answer):
+                self._made_before[one.read] = answer
+            elif not isinstance(answer, ProjectError):
+                raise answer
+        return self._same(used)
+
+    def _same(self, used: Sequence[Used]) -> bool:
+        """Whether this call made all these reads and each gave the same; then they are what it is told by."""
+        made = self._made_before
         if all(one.read in made and made[one.read].outcome.etag == one.etag for one in used):
             self.outcomes = [made[one.read].outcome for one in used if not one.internal]
             return True
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, ProjectError):
-                raise answer
-        self._made_before = made
         return False
+
+    async def _again(self, one: Used) -> Answer:
+        max_age_s = None if one.internal else self.max_age_s
+        return await self._gateway.get(one.read, self.caller, self.call, max_age_s=max_age_s, internal=one.internal)
 
     async def admitted(self) -> None:
         """Return when JobNimbus accepts the caller's credential; for tools that read nothing."""

@@ -17,6 +17,7 @@ __all__ = ["Anchor", "Cursor", "merged_arguments", "question_of"]
 
 _VERSION = 1
 _CHECK_BYTES = 6
+_OFFSET_MAX = 100_000_000
 _OF_THIS_PAGE = frozenset({"cursor", "from", "size", "fields", "verbosity", "max_age_s"})
 """Arguments that may differ from page to page; all others are the question."""
 
@@ -65,14 +66,12 @@ class Cursor:
         if check != _check(body):
             raise refused
         match orjson.loads(body):
-            case [version, of_tool, dict() as question, int() as offset, anchor] if (version, of_tool) == (
-                _VERSION,
-                tool,
-            ) and offset >= 0:
+            case [version, of_tool, dict() as question, int() as offset, anchor]:
+                ours = (version, of_tool) == (_VERSION, tool) and 0 <= offset <= _OFFSET_MAX
                 match anchor:
-                    case None:
+                    case None if ours:
                         return cls(tool, question, offset)
-                    case [int() as at, int() as rows_before, int() as count] if 0 <= rows_before <= offset:
+                    case [int() as at, int() as rows_before, int() as count] if ours and 0 <= rows_before <= offset:
                         return cls(tool, question, offset, Anchor(at, rows_before, count))
         raise refused
 

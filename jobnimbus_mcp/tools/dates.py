@@ -9,6 +9,9 @@ from jobnimbus_mcp.errors import InvalidInput
 
 __all__ = ["first_second", "last_second", "whole_days"]
 
+_LATEST = 2**32
+"""The year 2106. JobNimbus counts seconds from 1970; nothing that an agent asks for lies outside."""
+
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d{2}:\d{2})?")
 
@@ -39,15 +42,18 @@ def whole_days(now: float, zone: tzinfo, days: int) -> tuple[int, int]:
 
 def _read(text: str, zone: tzinfo, field: str, *, end: bool) -> int:
     text = text.strip()
+    seconds = -1
     try:
         if _DAY.fullmatch(text):
             day = date.fromisoformat(text)
-            return _midnight(day + timedelta(days=1), zone) - 1 if end else _midnight(day, zone)
-        if _MOMENT.fullmatch(text):
+            seconds = _midnight(day + timedelta(days=1), zone) - 1 if end else _midnight(day, zone)
+        elif _MOMENT.fullmatch(text):
             moment = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
-            return int((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp())
+            seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp())
     except (ValueError, OverflowError):
         pass  # no such day or hour: said below, like any other text that is no date
+    if 0 <= seconds <= _LATEST:
+        return seconds
     raise InvalidInput(f"{field} must be a date (2026-11-21) or an RFC 3339 time (2026-11-21T08:30:00Z).", field=field)
 
 

@@ -64,6 +64,7 @@ async def search_jobs(ctx: ToolContext, args: SearchJobsArgs) -> Listing:
 async def get_job(ctx: ToolContext, args: JobArgs) -> dict[str, Any]:
     """`{"record", "as_of"}`, with `"truncated"` and `"omitted_fields"` where the record was cut to size."""
     record, others = await ctx.job(args.job_id)
+    ctx.about_to_shape()
     provenance = ctx.provenance()
     answer: dict[str, Any] = {"record": {}, "as_of": provenance.as_of}
     if provenance.stale_reason is not None:

@@ -27,6 +27,7 @@ _BEYOND_WINDOW = (
     "JobNimbus lists only so many rows in a row and these lie beyond; narrow the question by date, "
     "or follow next_cursor from the first page"
 )
+_CHANGED_MEANWHILE = "the list changed between two reads of it; ask again, with max_age_s 0, to see it whole"
 _CURSOR_SLACK_BYTES = 64
 
 
@@ -66,6 +67,7 @@ async def list_answer(
     else:
         page = await _from_blocks(ctx, listing, offset, args.size, anchor)
 
+    ctx.about_to_shape()
     projection = Projection(listing.entity, args.verbosity, tuple(args.fields) if args.fields else None)
     results = [projection.apply(row) for row in page.rows]
     tool = ctx.call.tool
@@ -117,7 +119,7 @@ async def _scanned(ctx: ToolContext, listing: Listing, offset: int, size: int) -
     if listing.keep is not None:
         rows = [row for row in rows if listing.keep(row)]
     if not listing.whole:
-        rows.sort(key=lambda row: _place(row, listing.sort), reverse=listing.sort.descending)
+        rows = sorted(rows, key=lambda row: _place(row, listing.sort), reverse=listing.sort.descending)
     return _Page(rows[offset : offset + size], len(rows), size, value.get("incomplete"))
 
 
@@ -142,13 +144,27 @@ async def _from_blocks(ctx: ToolContext, listing: Listing, offset: int, size: in
     seen: set[Any] = set()
     rows: list[dict[str, Any]] = []
     skip = start - first * BLOCK_ROWS
-    for row in [row for part in blocks for row in part["rows"]][skip : skip + size]:
+    cut = [row for part in blocks for row in part["rows"]][skip : skip + size]
+    for row in cut:
         # rows move between blocks that were fetched at different moments; none is shown twice
         if row.get("jnid") not in seen or row.get("jnid") is None:
             rows.append(row)
         seen.add(row.get("jnid"))
     why = next((part["incomplete"] for part in blocks if "incomplete" in part), None)
+    if why is None and (len(rows) < len(cut) or any(part["count"] != count for part in blocks)):
+        why = _CHANGED_MEANWHILE
+    if anchor is not None and start + size >= count and anchor.rows_before + count < anchor.count:
+        # the list without an anchor ends with these, and the anchor's condition leaves them out
+        return _Page(rows, anchor.rows_before + count, size, why or _undated(listing.sort.field))
+    if start >= count:
+        why = None  # asked for what lies behind the end: nothing is missing
     return _Page(rows, anchor.count if anchor else count, max(0, min(size, window - start)), why)
+
+
+def _undated(field: str) -> str:
+    return (
+        f"records without {field} lie beyond the rows that JobNimbus lists in a row; sort by date_created to see them"
+    )
 
 
 async def _anchor_for(

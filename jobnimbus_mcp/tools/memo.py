@@ -17,7 +17,7 @@ import orjson
 from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.gateway.identity import Caller
 
-__all__ = ["AnswerMemo", "Remembered", "Used", "memo_key"]
+__all__ = ["AnswerMemo", "Recalled", "Remembered", "Used", "memo_key"]
 
 _OVERHEAD_BYTES = 600
 """Of an entry beside its key and answer: dictionary, tuples and the reads' own fields."""
@@ -38,6 +38,14 @@ class Remembered:
 
     used: tuple[Used, ...]
     data: bytes
+
+
+class Recalled(Exception):
+    """Not an error: the call's answer is at hand, and nothing of it needs to be made again. Never leaves the tools."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("recalled")
+        self.data = data
 
 
 class AnswerMemo:
