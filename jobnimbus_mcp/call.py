@@ -17,7 +17,8 @@ class Call:
     """What one tool call (or one webhook, or one admin request) carries from front door to drivers.
 
     `deadline` is on the clock's monotonic scale. `store_usable` turns False at the first store time-out, after which
-    nothing in this call tries the store again: a frozen Redis costs a call one time-out, not one per command.
+    nothing in this call tries the store again: a frozen Redis costs a call one time-out, not one per command. `spaced`
+    turns True when the call has waited for its turn at the origin, which it does once, however many reads it makes.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class Call:
     deadline: float
     tool: str = ""
     store_usable: bool = True
+    spaced: bool = False
 
     @classmethod
     def begin(cls, clock: Clock, request_id: str, *, tool: str = "", within_s: float = CALL_DEADLINE_S) -> Call:

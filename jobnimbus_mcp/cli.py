@@ -33,6 +33,9 @@ __all__ = ["main"]
 GRACE_S = 3
 """Calls in flight may take this long after a signal; with what closing takes, a stop stays under 5 s."""
 
+CANCEL_S = 3.5
+"""After that a server on stdin is cancelled, which gives its calls GRACE_S of its own accord."""
+
 ENV_FILE = ".env"
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -260,7 +263,7 @@ def _run_until_told(serving: Coroutine[Any, Any, None]) -> None:
     """Run a server that reads stdin until its input ends; a signal ends the input.
 
     A thread that waits for a line cannot be interrupted, so the server reads from a pipe that is fed from stdin here:
-    closing it is to the server what a client's hanging up is. What has not ended GRACE_S later is cancelled.
+    closing it is to the server what a client's hanging up is. What has not ended CANCEL_S later is cancelled.
     """
     hang_up = _feed_stdin()
 
@@ -270,7 +273,7 @@ def _run_until_told(serving: Coroutine[Any, Any, None]) -> None:
 
         def told(_number: int, _frame: FrameType | None) -> None:
             hang_up()
-            loop.call_soon_threadsafe(lambda: loop.call_later(GRACE_S, server.cancel))
+            loop.call_soon_threadsafe(lambda: loop.call_later(CANCEL_S, server.cancel))
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, told)

@@ -142,8 +142,20 @@ def _persistence(facts: StoreFacts) -> Finding:
 def _cache(settings: Settings) -> list[Finding]:
     if not settings.cache_enabled:
         return [Finding(Level.WARN, "cache", "off by CACHE_ENABLED=false: every read asks JobNimbus.")]
+    return [_consistency(settings, instance) for instance in settings.instances]
+
+
+def _consistency(settings: Settings, instance: str) -> Finding:
+    subject = f"consistency of {instance}"
+    if not _hears_of_changes(settings, instance):
+        said = "ttl: no webhook secret is set, so lifetimes are the only bound on how old an answer is; see webhooks."
+        return Finding(Level.WARN, subject, said)
     said = f"{settings.cache_consistency}: no read that starts after a webhook was answered returns older data."
-    return [Finding(Level.OK, "consistency", said)]
+    return Finding(Level.OK, subject, said)
+
+
+def _hears_of_changes(settings: Settings, instance: str) -> bool:
+    return bool(settings.webhook_secret or settings.webhook_signing_secret or instance in settings.webhook_secrets)
 
 
 def _api(settings: Settings) -> Finding:
@@ -219,8 +231,7 @@ async def _webhooks(settings: Settings, probes: Probes) -> list[Finding]:
 
 async def _deliveries(settings: Settings, probes: Probes, instance: str) -> Finding:
     subject = f"webhooks of {instance}"
-    shared = settings.webhook_secret or settings.webhook_signing_secret
-    if not shared and instance not in settings.webhook_secrets:
+    if not _hears_of_changes(settings, instance):
         variable = f"WEBHOOK_SECRET_{instance.upper().replace('-', '_')}"
         said = f"no secret opens them: set {variable}, or WEBHOOK_SECRET for all accounts."
         return Finding(Level.WARN, subject, said)

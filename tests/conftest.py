@@ -24,7 +24,7 @@ settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-PERMANENT_KEYS = re.compile(r"jobnimbus-sys:\{[^}]*\}:(epoch|log|stats)")
+PERMANENT_KEYS = re.compile(r"jobnimbus-sys:\{[^}]*\}:(epoch|run|log|stats)")
 """Keys that may live for ever: one of each per account, the log bounded by its own trimming."""
 
 START_BOUND_S = 10.0

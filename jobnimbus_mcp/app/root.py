@@ -119,6 +119,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         recorder=recorder,
         on_call=lambda instance, entity: tally.add(instance, "upstreamCalls", entity=entity.value),
         max_concurrent=settings.jobnimbus_max_concurrent,
+        trusted=all_revealed(settings.api_keys).items(),
     )
 
     # who asks, and what they may ask

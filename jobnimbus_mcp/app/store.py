@@ -85,7 +85,12 @@ def build_store(
     redis = None
     if url is not None:
         connect_timeout_s = settings.redis_connection_timeout_ms / 1000
-        redis = connect(url, max_connections=REDIS_CONNECTIONS, connect_timeout_s=connect_timeout_s)
+        redis = connect(
+            url,
+            max_connections=REDIS_CONNECTIONS,
+            connect_timeout_s=connect_timeout_s,
+            max_retries=settings.redis_max_retries,
+        )
     megabyte = 1024 * 1024
     driver: Store
     if instead is not None:
@@ -104,7 +109,13 @@ def build_store(
         lambda state: recorder.gauge("breaker_state", _LEVELS[state], breaker="store"),
     )
     store = GuardedStore(
-        driver, breaker, clock, settings.redis_command_timeout_ms / 1000, recorder, max_in_flight=IN_FLIGHT
+        driver,
+        breaker,
+        clock,
+        settings.redis_command_timeout_ms / 1000,
+        recorder,
+        max_in_flight=IN_FLIGHT,
+        tenants=settings.instances,
     )
     memo_bytes = settings.l1_max_mb * megabyte // MEMO_SHARE
     cache = ReadThrough(

@@ -1,12 +1,15 @@
 """May what is kept be shown under this credential? Only while the origin accepted it lately.
 
-The store keeps one marker per (tenant, partition) for as long as an acceptance counts. Without it the origin is asked
-before a hit is served. No key is made in the store for a partition that the origin never accepted.
+The store keeps one marker per bearer for as long as an acceptance counts. Without it the origin is asked before a hit
+is served. No key is made in the store for a bearer that the origin never accepted. Bearers may share the entries of a
+partition; markers, checks and refusals are each one's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 from jobnimbus_mcp.cache.key import entry_glob, partition_prefix
 from jobnimbus_mcp.cache.l1 import L1
@@ -17,13 +20,16 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError, UpstreamUnauthorized
 
-__all__ = ["UNDECIDED_S", "Admission", "Admit"]
+__all__ = ["CHECK_S", "UNDECIDED_S", "Admission", "Admit", "Bearer"]
 
 Admit = Callable[[Call], Awaitable[None]]
-"""Asks the origin whether it still accepts this partition's credential.
+"""Asks the origin whether it still accepts this bearer's credential.
 
 Raises `UpstreamUnauthorized` when it does not, another `UpstreamError` or `BudgetExhausted` when that cannot be known.
 """
+
+CHECK_S = 5.0
+"""An origin that has not answered for so long cannot say: a hit is not kept waiting until its call's deadline."""
 
 UNDECIDED_S = 30.0
 """An origin that cannot say is not asked again for so long: hits go on while it is down, and it is not hammered."""
@@ -33,8 +39,20 @@ _DROP_STEPS = 400
 """Bounds one partition's deletion; what it leaves is unreachable without the marker and expires by itself."""
 
 
+class Bearer(NamedTuple):
+    """Whose acceptance counts. The entries are those of `partition`, which are `name`'s alone when both are equal."""
+
+    tenant: str
+    partition: str
+    name: str
+
+
 class Admission:
-    """The check before a hit; asks the origin once per (tenant, partition) however many wait."""
+    """The check before a hit; asks the origin once per bearer however many wait.
+
+    A refusal is remembered here, beside what the store is told, until the origin accepts the bearer again: so neither a
+    store that could not be told nor an origin that cannot say gives a refused one anything.
+    """
 
     def __init__(self, store: Store, l1: L1, clock: Clock, *, admission_s: float) -> None:
         self._store = store
@@ -42,93 +60,113 @@ class Admission:
         self._clock = clock
         self._admission_s = admission_s
         self._flights: SingleFlight[None] = SingleFlight(clock)
-        self._undecided_until: Bounded[tuple[str, str], float] = Bounded(_REMEMBERED)
-        self._refused: Bounded[tuple[str, str], bool] = Bounded(_REMEMBERED)
+        self._undecided_until: Bounded[Bearer, float] = Bounded(_REMEMBERED)
+        self._refused_at: Bounded[Bearer, float] = Bounded(_REMEMBERED)
 
-    def needed(self, tenant: str, partition: str, *, marked: bool) -> bool:
-        """Must the origin be asked before a hit is served? A refusal the store could not be told of counts as well."""
-        if self._refused.get((tenant, partition)):
+    def needed(self, bearer: Bearer, *, marked: bool) -> bool:
+        """Must the origin be asked before a hit is served? A remembered refusal counts more than a marker."""
+        if self._refused_at.get(bearer) is not None:
             return True
         if marked:
             return False
-        until = self._undecided_until.get((tenant, partition))
+        until = self._undecided_until.get(bearer)
         return until is None or self._clock.monotonic() >= until
 
-    async def before_hit(self, tenant: str, partition: str, guard: bytes, admit: Admit, call: Call) -> None:
-        """Return when a hit may be served: accepted, or the origin cannot say.
+    async def before_hit(self, bearer: Bearer, guard: bytes, admit: Admit, call: Call, *, marked: bool) -> None:
+        """Return when a hit may be served: accepted, or the origin cannot say within `CHECK_S`.
 
         Raises:
-            UpstreamUnauthorized: refused; the partition has been dropped.
+            UpstreamUnauthorized: refused; the bearer has been dropped.
+            UpstreamError, BudgetExhausted: the origin cannot say, and what it said last was a refusal.
         """
+        asking = replace(call, deadline=min(call.deadline, self._clock.monotonic() + CHECK_S))
+        # The entries alone show that the bearer was accepted once, unless they may be another's.
+        known = marked or bearer.name == bearer.partition
         try:
-            await self._ask(tenant, partition, guard, admit, call)
+            await self._ask(bearer, guard, admit, asking, known=known, hurried=True)
         except UpstreamUnauthorized:
             raise
         except (UpstreamError, BudgetExhausted):
-            if self._refused.get((tenant, partition)):
+            if self._refused_at.get(bearer) is not None:
                 raise
-            self._undecided_until.put((tenant, partition), self._clock.monotonic() + UNDECIDED_S)
+            self._undecided_until.put(bearer, self._clock.monotonic() + UNDECIDED_S)
+        finally:
+            call.store_usable = call.store_usable and asking.store_usable
 
-    async def require(self, tenant: str, partition: str, admit: Admit, call: Call) -> None:
+    async def require(self, bearer: Bearer, admit: Admit, call: Call) -> None:
         """Return when the credential is accepted, by the marker or by the origin; unlike a hit, never when unknown."""
         marked, guard = False, b""
         try:
-            marked, guard = await self._store.admission(tenant, partition, call)
+            marked, guard = await self._store.admission(bearer.tenant, bearer.name, call)
         except StoreError:
             marked = False  # the origin is asked instead; the store's driver has counted the failure
-        if not marked or self._refused.get((tenant, partition)):
-            await self._ask(tenant, partition, guard, admit, call)
+        if not marked or self._refused_at.get(bearer) is not None:
+            await self._ask(bearer, guard, admit, call, known=marked, hurried=False)
 
-    def accepted(self, tenant: str, partition: str) -> None:
-        """The origin has just answered under this credential."""
-        self._refused.discard((tenant, partition))
-        self._undecided_until.discard((tenant, partition))
+    def accepted(self, bearer: Bearer, asked_at: float) -> None:
+        """The origin answered under this credential what it was asked then (monotonic)."""
+        self._undecided_until.discard(bearer)
+        refused_at = self._refused_at.get(bearer)
+        # What was asked before the refusal may be answered after it.
+        if refused_at is not None and asked_at >= refused_at:
+            self._refused_at.discard(bearer)
 
-    async def mark(self, tenant: str, partition: str, guard: bytes, call: Call) -> None:
-        """Note the acceptance in the store, where it can be told."""
-        self.accepted(tenant, partition)
+    async def mark(self, bearer: Bearer, guard: bytes, call: Call) -> None:
+        """Note an acceptance in the store, where it can be told."""
         if guard:
             try:
-                await self._store.admit(tenant, partition, guard, admission_s=self._admission_s, call=call)
+                await self._store.admit(bearer.tenant, bearer.name, guard, admission_s=self._admission_s, call=call)
             except StoreError:
                 return  # unmarked: the next hit asks again; the store's driver has counted the failure
 
-    async def drop(self, tenant: str, partition: str, call: Call) -> None:
-        """Take the marker away, then the partition's entries, here and in the store."""
-        self._l1.discard_prefix(partition_prefix(tenant, partition))
+    async def refused(self, bearer: Bearer, seen: Seen | None, call: Call) -> None:
+        """A load was refused. A bearer that was never admitted leaves no trace in the store.
+
+        `seen` None: the store was not looked at.
+        """
+        self._refused_at.put(bearer, self._clock.monotonic())
+        if seen is None:
+            self._discard_held(bearer)
+        elif seen.admitted:
+            await self._drop(bearer, call)
+
+    async def aclose(self) -> None:
+        await self._flights.aclose()
+
+    def _discard_held(self, bearer: Bearer) -> None:
+        if bearer.name == bearer.partition:
+            self._l1.discard_prefix(partition_prefix(bearer.tenant, bearer.partition))
+
+    async def _drop(self, bearer: Bearer, call: Call) -> None:
+        """Take the marker away, and the entries unless others share them."""
+        tenant, partition, name = bearer
+        self._discard_held(bearer)
         try:
-            await self._store.withdraw(tenant, partition, call)
+            await self._store.withdraw(tenant, name, call)
+            if name != partition:
+                return
             glob, cursor = entry_glob(tenant, partition=partition), 0
             for _ in range(_DROP_STEPS):
                 cursor, _ = await self._store.delete_some(tenant, glob, cursor, call)
                 if cursor == 0:
                     break
         except StoreError:
-            # Where the store could not be told, this process remembers it until the origin accepts the credential.
-            self._refused.put((tenant, partition), True)
+            return  # this process remembers the refusal in its place; the store's driver has counted the failure
 
-    async def refused(self, tenant: str, partition: str, seen: Seen | None, call: Call) -> None:
-        """A load was refused. A partition that was never admitted leaves no trace in the store.
+    async def _ask(self, bearer: Bearer, guard: bytes, admit: Admit, call: Call, *, known: bool, hurried: bool) -> None:
+        """`known`: the store has something of the bearer. `hurried`: shares no flight with those who have more time."""
 
-        `seen` None: the store was not looked at, so this process remembers the refusal in its place.
-        """
-        if seen is None:
-            self._l1.discard_prefix(partition_prefix(tenant, partition))
-            self._refused.put((tenant, partition), True)
-        elif seen.admitted:
-            await self.drop(tenant, partition, call)
-
-    async def aclose(self) -> None:
-        await self._flights.aclose()
-
-    async def _ask(self, tenant: str, partition: str, guard: bytes, admit: Admit, call: Call) -> None:
         async def asking(flight: Flight[None]) -> None:
+            asked_at = self._clock.monotonic()
             try:
                 await admit(call)
             except UpstreamUnauthorized:
-                await self.drop(tenant, partition, call)
+                self._refused_at.put(bearer, self._clock.monotonic())
+                if known:
+                    await self._drop(bearer, call)
                 raise
-            await self.mark(tenant, partition, guard, call)
+            self.accepted(bearer, asked_at)
+            await self.mark(bearer, guard, call)
             flight.answer(None)
 
-        await self._flights.fly((tenant, partition), asking, call=call)
+        await self._flights.fly((bearer, hurried), asking, call=call)

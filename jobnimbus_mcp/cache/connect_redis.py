@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
+
+from jobnimbus_mcp.cache.pool_redis import ReadyPool
 
 __all__ = ["connect"]
 
@@ -18,16 +20,18 @@ def connect(
     *,
     max_connections: int = 40,
     connect_timeout_s: float = 10.0,
+    max_retries: int = 3,
     read_timeout_s: float | None = None,
 ) -> Redis:
     """A client over a pool of its own; nothing is connected yet. The caller closes it with `aclose`.
 
     `address`: a URL (`redis://`, `rediss://`, `unix://`), or host, port, password, db and tls in a mapping.
     `read_timeout_s` None: a reply is waited for until the caller gives up, so the caller must bound every command.
-    When all connections are busy a command waits for one, at most `connect_timeout_s`.
+    Connecting is never a command's own work (`ReadyPool`): `connect_timeout_s` bounds one try of it, and `max_retries`
+    is how many follow a failed one. A command waits for a connected connection, at most `connect_timeout_s`.
 
-    A cancelled command's connection is closed by the library, never returned with an answer still to come. Retries are
-    off: a call has no time for them, and a command may have been carried out although its answer was lost.
+    A cancelled command's connection is closed by the library, never returned with an answer still to come. Commands are
+    not retried: a call has no time for it, and one may have been carried out although its answer was lost.
     """
     options: dict[str, Any] = {
         "protocol": 3,
@@ -37,15 +41,17 @@ def connect(
         "socket_connect_timeout": connect_timeout_s,
         "max_connections": max_connections,
         "timeout": connect_timeout_s,
+        "connect_timeout_s": connect_timeout_s,
+        "max_retries": max_retries,
         # On, as it is with RESP3 by default, the pool no longer looks for unread data in a connection it hands out.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if not (isinstance(address, str) and address.startswith("unix:")):
         options["socket_keepalive"] = True
     if isinstance(address, str):
-        return Redis.from_pool(BlockingConnectionPool.from_url(address, **options))
+        return Redis.from_pool(ReadyPool.from_url(address, **options))
     return Redis.from_pool(
-        BlockingConnectionPool(
+        ReadyPool(
             connection_class=SSLConnection if address.get("tls") else Connection,
             host=address.get("host", "localhost"),
             port=int(address.get("port", 6379)),

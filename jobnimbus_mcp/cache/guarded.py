@@ -1,8 +1,9 @@
 """The store as everybody is given it: bounded, behind a breaker, and with a memory for what it could not be told.
 
 An invalidation that the store could not be told leaves a debt: until everything of that tenant has been invalidated,
-nothing of it is read from the store. Debts are paid in the background as soon as the store answers again, without
-needing a call, and before the breaker closes.
+nothing of it is read from the store. Debts are paid in the background within about a second of the store's being back,
+without needing a call, and also while the breaker is open: other processes on the same store may never have lost it,
+and read old data until then.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ __all__ = ["DEBT_RETRY_S", "GuardedStore"]
 
 T = TypeVar("T")
 
-DEBT_RETRY_S = 1.0
-"""Between two attempts to pay a debt: a store that answers reads and refuses writes is not asked with every read."""
+DEBT_RETRY_S = 0.5
+"""Between two attempts to pay a debt: long enough for a store that is away or refuses writes, short enough for those
+who still read from it."""
 
 
 class GuardedStore:
@@ -47,7 +49,8 @@ class GuardedStore:
     `command_timeout_s` bounds every command from when it is sent; at most `max_in_flight` are sent at once, the others
     wait outside that bound (so it must not exceed the client's number of connections). After one time-out or lost
     connection a call's `store_usable` is False and nothing more is tried in it. `probe_timeout_s` bounds the
-    background's commands, which may have to connect first.
+    background's commands, which may have to connect first. `tenants`: who owes when the store is away at the start,
+    since a process that ended meanwhile took with it what it owed.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class GuardedStore:
         *,
         max_in_flight: int = 32,
         probe_timeout_s: float = 1.0,
+        tenants: Sequence[str] = (),
     ) -> None:
         if command_timeout_s <= 0 or max_in_flight < 1:
             raise ValueError("command_timeout_s and max_in_flight must be positive")
@@ -69,6 +73,7 @@ class GuardedStore:
         self._command_timeout_s = command_timeout_s
         self._probe_timeout_s = max(probe_timeout_s, command_timeout_s)
         self._recorder: Recorder = recorder if recorder is not None else NullRecorder()
+        self._tenants = tuple(tenants)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._debts: dict[str, int] = {}
         self._debts_made = 0
@@ -103,20 +108,23 @@ class GuardedStore:
         await self.aclose()
 
     async def heal(self) -> None:
-        """For ever: when the breaker's time is over probe the store, and pay what is owed.
+        """For ever: pay what is owed, and when the breaker's time is over probe the store.
 
         Begins with a ping, so that the first connection is made under the wider bound and on nobody's path.
         """
-        if self._breaker.admit():
-            await self._pinged()
+        if self._breaker.admit() and not await self._pinged(full_is_well=True):
+            for tenant in self._tenants:
+                self._owe(tenant, "away at the start")
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._debts or self._breaker.state is not State.CLOSED:
-                if self._breaker.state is State.OPEN:
-                    await self._clock.sleep(max(0.001, self._breaker.retry_in_s))
-                elif not await self._probe():
-                    await self._clock.sleep(DEBT_RETRY_S)
+                if self._breaker.state is not State.OPEN:
+                    if not await self._probe():
+                        await self._clock.sleep(DEBT_RETRY_S)
+                elif not (self._debts and await self._paid_while_open()):
+                    # No longer, since a debt may be made meanwhile.
+                    await self._clock.sleep(min(DEBT_RETRY_S, max(0.001, self._breaker.retry_in_s)))
 
     @property
     def circuit_state(self) -> str:
@@ -184,7 +192,9 @@ class GuardedStore:
         return await self._sent("withdraw", call, lambda: self._store.withdraw(tenant, partition, call))
 
     async def delete_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, int]:
-        return await self._sent("delete", call, lambda: self._store.delete_some(tenant, glob, cursor, call))
+        return await self._owing(
+            tenant, self._sent("delete", call, lambda: self._store.delete_some(tenant, glob, cursor, call))
+        )
 
     async def list_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, list[EntryRow]]:
         return await self._sent("list", call, lambda: self._store.list_some(tenant, glob, cursor, call))
@@ -195,9 +205,9 @@ class GuardedStore:
     async def rates(self, tenant: str, hours: Sequence[int], call: Call) -> dict[int, dict[str, int]]:
         return await self._sent("rates", call, lambda: self._store.rates(tenant, hours, call))
 
-    async def add(self, tenant: str, counts: Mapping[str, int]) -> None:
+    async def add(self, tenant: str, counts: Mapping[str, int], *, batch: str) -> None:
         call = Call.begin(self._clock, "tally")
-        await self._sent("tally", call, lambda: self._store.add(tenant, counts))
+        await self._sent("tally", call, lambda: self._store.add(tenant, counts, batch=batch))
 
     async def totals(self, tenant: str) -> dict[str, int]:
         call = Call.begin(self._clock, "tally")
@@ -283,12 +293,15 @@ class GuardedStore:
         try:
             return await told
         except BaseException as error:
-            self._debts_made += 1
-            if tenant not in self._debts:
-                structlog.get_logger().warning("invalidation owed", instance=tenant, reason=_reason(error))
-            self._debts[tenant] = self._debts_made
-            self._wake.set()
+            self._owe(tenant, _reason(error))
             raise
+
+    def _owe(self, tenant: str, reason: str) -> None:
+        self._debts_made += 1
+        if tenant not in self._debts:
+            structlog.get_logger().warning("invalidation owed", instance=tenant, reason=reason)
+        self._debts[tenant] = self._debts_made
+        self._wake.set()
 
     async def _settled(self, tenant: str, call: Call) -> None:
         """Return when the tenant owes nothing, paying first if need be.
@@ -337,6 +350,17 @@ class GuardedStore:
             self._paid_last.pop(tenant, None)
             structlog.get_logger().info("owed invalidation applied", instance=tenant)
 
+    async def _paid_while_open(self) -> bool:
+        """Pay all debts past the open breaker, which takes no notice of results before its time is over."""
+        try:
+            for tenant in tuple(self._debts):
+                if self._breaker.state is not State.OPEN:
+                    return False
+                await self._pay(tenant, self._probe_timeout_s)
+        except StoreError:
+            return False
+        return True
+
     async def _probe(self) -> bool:
         """Pay all debts, or ping where there are none; True when all went well."""
         for tenant in tuple(self._debts):
@@ -350,10 +374,13 @@ class GuardedStore:
             return True
         return self._breaker.admit() and await self._pinged()
 
-    async def _pinged(self) -> bool:
+    async def _pinged(self, *, full_is_well: bool = False) -> bool:
+        """`full_is_well`: a store without room has answered, and invalidations hold in it."""
         call = Call.begin(self._clock, "probe")
         try:
             await self._tried("ping", lambda: self._store.ping(call), self._probe_timeout_s)
+        except StoreOutOfMemory:
+            return full_is_well
         except StoreError:
             return False
         return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jobnimbus_mcp.cache.key import entry_glob
+from jobnimbus_mcp.cache.key import glob_within
 from jobnimbus_mcp.cache.notice import Applied, Notice
 from jobnimbus_mcp.cache.ports import RATES_S, Store
 from jobnimbus_mcp.call import Call
@@ -51,24 +51,16 @@ class Invalidator:
         await self._store.renew_epoch(tenant, call)
         self._recorder.count("cache_epoch_renewals", reason=reason)
 
-    async def invalidate_pattern(
-        self,
-        tenant: str,
-        partition: str,
-        entity: str,
-        operation: str,
-        identifier: str,
-        notice: Notice,
-        call: Call,
-    ) -> int:
-        """Scan and delete the entries that match; how many there were. `*` and `?` are wild in each part.
+    async def invalidate_pattern(self, tenant: str, pattern: str, notice: Notice, call: Call) -> int:
+        """Scan and delete the entries that match; how many there were. `pattern` is over `<partition>:<entity>:
+        <operation>:<identifier>`: `*` (also over colons) and `?` are wild, all else is literal.
 
         What is being fetched meanwhile is not kept, so nothing that was deleted comes back with a late fill.
 
         Raises:
             CacheUnavailable: the store failed on the way; some may be deleted.
         """
-        glob = entry_glob(tenant, partition=partition, entity=entity, operation=operation, identifier=identifier)
+        glob = glob_within(tenant, pattern)
         deleted, cursor = 0, 0
         for _ in range(_DELETE_STEPS):
             cursor, number = await self._store.delete_some(tenant, glob, cursor, call)

@@ -25,7 +25,9 @@ __all__ = [
     "DEDUPE_S",
     "GENERATION_LIFE_S",
     "LOG_LENGTH",
+    "NOTED_LIFE_S",
     "RATES_S",
+    "TALLY_BATCH_S",
     "EntryRow",
     "LogRow",
     "Seen",
@@ -38,15 +40,22 @@ __all__ = [
     "StoreTimeout",
     "StoreUnreachable",
     "Verdict",
+    "batch_parts",
 ]
 
 GENERATION_LIFE_S = 3 * 3600
 """A generation outlives every entry that names it (longest lifetime 7200 s with its jitter, and a margin). Were it to
 go earlier, entries would be lost, never revived: a missing generation means invalid."""
 
+NOTED_LIFE_S = 60
+"""A generation that no entry names yet: longer than any load takes, and short, since anybody may ask for anything."""
+
 DEDUPE_S = 24 * 3600
 LOG_LENGTH = 10_000
 RATES_S = 48 * 3600
+
+TALLY_BATCH_S = 24 * 3600
+"""How long a process's last batch is remembered: one whose answer was lost is sent again within seconds."""
 
 
 class StoreError(CacheUnavailable):
@@ -219,8 +228,12 @@ class Store(Protocol):
         """Invalidations of these hours (hours since the epoch) as `resource|source` -> count; empty hours left out."""
         ...
 
-    async def add(self, tenant: str, counts: Mapping[str, int]) -> None:
-        """Add to the tenant's lasting sums."""
+    async def add(self, tenant: str, counts: Mapping[str, int], *, batch: str) -> None:
+        """Add to the tenant's lasting sums.
+
+        `batch` is `<process>:<number>`, the numbers of a process growing; one that was added before is ignored, so that
+        a batch whose answer was lost can be sent again.
+        """
         ...
 
     async def totals(self, tenant: str) -> dict[str, int]:
@@ -230,3 +243,15 @@ class Store(Protocol):
     async def ping(self, call: Call) -> None:
         """Return when the store takes writes."""
         ...
+
+
+def batch_parts(batch: str) -> tuple[str, int]:
+    """Process and number of a tally's batch.
+
+    Raises:
+        ValueError: it is not `<process>:<number>`.
+    """
+    process, _, number = batch.rpartition(":")
+    if not process:
+        raise ValueError("a batch is named <process>:<number>")
+    return process, int(number)

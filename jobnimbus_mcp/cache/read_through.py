@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jobnimbus_mcp.cache.admission import Admission, Admit
+from jobnimbus_mcp.cache.admission import Admission, Admit, Bearer
 from jobnimbus_mcp.cache.codec import CorruptEntry, Entry, decode, encode
 from jobnimbus_mcp.cache.key import CacheKey
 from jobnimbus_mcp.cache.l1 import L1
@@ -25,7 +25,10 @@ from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import UpstreamTimeout, UpstreamUnauthorized
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
-__all__ = ["Admit", "Loader", "Question", "ReadThrough"]
+__all__ = ["CLOCKS_APART_S", "Admit", "Loader", "Question", "ReadThrough"]
+
+CLOCKS_APART_S = 1.0
+"""Wall clocks of replicas differ by less: what seems fetched later than now by more was fetched before one was set."""
 
 Loader = Callable[[Call], Awaitable[Loaded]]
 """Asks the origin. What it raises is never kept and reaches everybody who waited for it."""
@@ -108,15 +111,15 @@ class ReadThrough:
         )
         return outcome
 
-    async def admitted(self, tenant: str, partition: str, admit: Admit, call: Call) -> None:
-        """Return when the credential is accepted, lately or now; for whoever needs no read.
+    async def admitted(self, tenant: str, partition: str, admit: Admit, call: Call, *, bearer: str = "") -> None:
+        """Return when the credential is accepted, lately or now; for whoever needs no read. `bearer`: as in `CacheKey`.
 
         Raises:
-            UpstreamUnauthorized: refused; the partition has been dropped.
+            UpstreamUnauthorized: refused; what the bearer alone had has been dropped.
             UpstreamError, BudgetExhausted: the origin cannot say.
         """
         if self._enabled:
-            await self._admission.require(tenant, partition, admit, call)
+            await self._admission.require(Bearer(tenant, partition, bearer or partition), admit, call)
         else:
             await admit(call)
 
@@ -160,13 +163,15 @@ class ReadThrough:
         if now_only:
             return await self._load(question, key_text, loader, call, seen, max_age_s, status=Status.BYPASS)
         entry, tier = self._entry_of(question, key_text, seen, held)
-        if entry is None or self._too_old(entry, max_age_s):
+        if entry is None or self._too_old(entry, max_age_s, _least_age_s(question.policy, entry, seen.ttl_s)):
             return await self._load(
                 question, key_text, loader, call, seen, max_age_s, status=Status.MISS, looked=landings
             )
-        if admit is not None and self._admission.needed(key.tenant, key.partition, marked=seen.admitted):
-            guard = seen.guard or await self._guard(key, call)
-            await self._admission.before_hit(key.tenant, key.partition, guard, admit, call)
+        if admit is not None:
+            bearer = _bearer(key)
+            if self._admission.needed(bearer, marked=seen.admitted):
+                guard = seen.guard or await self._guard(key, call)
+                await self._admission.before_hit(bearer, guard, admit, call, marked=seen.admitted)
         if tier is Tier.L2:
             self._hold(key_text, entry)
         self._hits.add(key_text)
@@ -185,7 +190,9 @@ class ReadThrough:
 
         try:
             return await self._reads.read(
-                (key_text, etag, want, tags), partial(store.read, key, tags, etag, want=want, call=call), send_for_all
+                (key_text, key.bearer, etag, want, tags),
+                partial(store.read, key, tags, etag, want=want, call=call),
+                send_for_all,
             )
         except StoreError:
             call.store_usable = False
@@ -206,7 +213,7 @@ class ReadThrough:
 
     async def _guard(self, key: CacheKey, call: Call) -> bytes:
         try:
-            return (await self._store.admission(key.tenant, key.partition, call))[1]
+            return (await self._store.admission(key.tenant, key.bearer, call))[1]
         except StoreError:
             return b""
 
@@ -222,18 +229,19 @@ class ReadThrough:
         status: Status,
         looked: int | None = None,
     ) -> Outcome:
-        """Join the load of this key at these generations, or begin it.
+        """Join the load of this key by this bearer at these generations, or begin it.
 
         Without a look at the store (`seen` None, or it could note nothing) the generations are unknown; an invalidation
         may have been acknowledged by another process, so a load that has begun cannot be joined.
         """
+        bearer = question.key.bearer
         noted = seen is not None and seen.vector != b""
         if max_age_s is not None and max_age_s <= 0:
             joining = Joining.NONE
         else:
             joining = Joining.BEGUN if noted else Joining.UNBEGUN
         outcome, joined = await self._flights.fly(
-            (key_text, seen.vector, seen.guard) if noted and seen is not None else (key_text,),
+            (key_text, bearer, seen.vector, seen.guard) if noted and seen is not None else (key_text, bearer),
             lambda flight: self._fly(flight, question, key_text, loader, call, seen),
             call=call,
             joining=joining,
@@ -247,14 +255,14 @@ class ReadThrough:
     async def _fly(
         self, flight: Flight[Outcome], question: Question, key_text: str, loader: Loader, call: Call, seen: Seen | None
     ) -> None:
-        key = question.key
-        fetched_at = self._clock.now()
+        bearer = _bearer(question.key)
+        fetched_at, asked_at = self._clock.now(), self._clock.monotonic()
         try:
             loaded = await self._within_deadline(loader, call)
         except UpstreamUnauthorized:
-            await self._admission.refused(key.tenant, key.partition, seen, call)
+            await self._admission.refused(bearer, seen, call)
             raise
-        self._admission.accepted(key.tenant, key.partition)
+        self._admission.accepted(bearer, asked_at)
         entry = Entry(loaded.value, loaded.negative, fetched_at, self._etag(loaded, fetched_at))
         answer = Outcome(loaded.value, loaded.negative, Status.MISS, Tier.UPSTREAM, fetched_at, 0.0, False, entry.etag)
         if seen is None or not seen.vector or not call.store_usable:
@@ -289,7 +297,7 @@ class ReadThrough:
             if not stored or len(stored) > policy.max_bytes:
                 result = "too_large"
                 if not seen.admitted:
-                    await self._admission.mark(key.tenant, key.partition, seen.guard, call)
+                    await self._admission.mark(_bearer(key), seen.guard, call)
                 return 0.0
             ttl_s = policy.ttl_s(negative=entry.negative, random01=self._random01())
             kept = await self._store.fill(
@@ -310,8 +318,12 @@ class ReadThrough:
         self._l1.put(key_text, entry)
         self._recorder.gauge("cache_l1_bytes", self._l1.size_bytes)
 
-    def _too_old(self, entry: Entry, max_age_s: float | None) -> bool:
-        return max_age_s is not None and self._clock.now() - entry.fetched_at > max_age_s
+    def _too_old(self, entry: Entry, max_age_s: float | None, least_age_s: float = 0.0) -> bool:
+        """Is it older than asked for, or of an age that the wall clock, set back since the fetch, cannot tell?"""
+        if max_age_s is None:
+            return False
+        age_s = self._clock.now() - entry.fetched_at
+        return max(age_s, least_age_s) > max_age_s or age_s < -CLOCKS_APART_S
 
     def _etag(self, loaded: Loaded, fetched_at: float) -> str:
         # The value is part of it, so that two fetches that could not be told apart otherwise are still not confused.
@@ -320,3 +332,12 @@ class ReadThrough:
         return hashlib.blake2b(
             loaded.value, digest_size=8, salt=hashlib.blake2b(salt, digest_size=16).digest()
         ).hexdigest()
+
+
+def _bearer(key: CacheKey) -> Bearer:
+    return Bearer(key.tenant, key.partition, key.bearer)
+
+
+def _least_age_s(policy: Policy, entry: Entry, ttl_s: float) -> float:
+    """What the lifetime that is over shows of the age, whatever the wall clock did; too little by the jitter."""
+    return policy.ttl_s(negative=entry.negative, random01=0.0) - ttl_s

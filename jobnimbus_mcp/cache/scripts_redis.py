@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
 
 import hiredis
+import structlog
 from redis import exceptions as raised
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 
+from jobnimbus_mcp.cache.key import system_key
+from jobnimbus_mcp.cache.pool_redis import ReadyPool
 from jobnimbus_mcp.cache.ports import StoreError, StoreOutOfMemory, StoreReadOnly, StoreTimeout, StoreUnreachable
 
 __all__ = ["Script", "Scripts", "translated"]
 
 T = TypeVar("T")
 
-_IDLE_MOST = 8
+_ANOTHER, _UNTOLD = 2, 3
 _READ_ONLY_REPLIES = ("READONLY", "MISCONF", "NOREPLICAS")
 _AWAY_REPLIES = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "NOPERM", "WRONGPASS")
 
@@ -33,13 +37,15 @@ class Script:
 
 
 class Scripts:
-    """The scripts by file name without ending, read once at construction."""
+    """The scripts by file name without ending, read once at construction. `client` is one of `connect`'s."""
 
-    def __init__(self, client: Redis) -> None:
-        self._pool: Any = client.connection_pool
-        self._idle: list[Any] = []
-        # A part of the pool only: whoever else uses the client waits for a connection that nobody here gives back.
-        self._idle_most = min(_IDLE_MOST, self._pool.max_connections // 4)
+    def __init__(self, client: Redis, new_token: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+        pool = client.connection_pool
+        if not isinstance(pool, ReadyPool):
+            raise TypeError("the client must be one of connect()'s")
+        self._pool = pool
+        self._new_token = new_token
+        self._told = False
         folder = files("jobnimbus_mcp.cache.scripts")
         texts = {
             item.name.removesuffix(".lua"): item.read_text("utf-8")
@@ -51,52 +57,56 @@ class Scripts:
             for name, text in texts.items()
         }
 
-    async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Any], *, tenant: str = "") -> Any:
         """The script's reply.
+
+        `tenant`: whose keys these are; before its first script on each connection the server process is verified, over
+        that same connection. A restart or failover breaks all connections, so whatever a server has lost, nothing of
+        the tenant is asked of it before everything that may be too old is invalid. Empty: nothing is verified.
 
         Raises:
             StoreError: whatever went wrong, translated.
         """
-        script = self._scripts[name]
         try:
-            return await self._execute(("EVALSHA", script.digest, len(keys), *keys, *args))
-        except NoScriptError:
-            # A server that was restarted or told to forget; EVAL runs the script and makes the digest known again.
-            return await translated(self._execute(("EVAL", script.text, len(keys), *keys, *args)))
+            connection = await self._pool.at_hand() or await self._pool.get_connection()
+            try:
+                if tenant and tenant not in self._pool.marks(connection):
+                    await self._verify(connection, tenant)
+                return await self._execute(connection, name, keys, args)
+            finally:
+                await self._pool.release(connection)
         except (RedisError, OSError) as error:
             raise _translation(error) from error
 
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
-        """One command over a connection kept at hand, or one of the pool's.
+    async def _verify(self, connection: Any, tenant: str) -> None:
+        keys = (system_key(tenant, "epoch"), system_key(tenant, "run"))
+        verdict = await self._execute(connection, "verify", keys, (self._new_token(),))
+        if verdict == _ANOTHER:
+            # The older connections may lead to the process that was there before, where it still runs.
+            await self._pool.keep_only(connection)
+        if verdict == _UNTOLD and not self._told:
+            self._told = True
+            structlog.get_logger().warning("store does not tell its run id: each new connection empties the cache")
+        self._pool.marks(connection).add(tenant)
 
-        The library's own way, with its pool, retries and metrics around every command, costs as much as the round trip.
-        A connection whose command did not end, by an error or by being cancelled, has been closed by
-        `send_packed_command` or `read_response`; it goes back to the pool, which connects it anew.
-        """
-        connection = await self._at_hand() or await self._pool.get_connection()
+    async def _execute(self, connection: Any, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        script = self._scripts[name]
         try:
-            await connection.send_packed_command(hiredis.pack_command(command), check_health=False)
-            return await connection.read_response()
-        finally:
-            if connection.is_connected and len(self._idle) < self._idle_most:
-                self._idle.append(connection)
-            else:
-                await self._pool.release(connection)
+            return await _answer(connection, ("EVALSHA", script.digest, len(keys), *keys, *args))
+        except NoScriptError:
+            # A server that was restarted or told to forget; EVAL runs the script and makes the digest known again.
+            return await _answer(connection, ("EVAL", script.text, len(keys), *keys, *args))
 
-    async def _at_hand(self) -> Any:
-        """A connected connection with nothing unread in it; None when there is none."""
-        while self._idle:
-            connection = self._idle.pop()
-            try:
-                if connection.is_connected and not await connection.can_read():
-                    return connection
-            except (RedisError, OSError):
-                pass  # it is gone, which is all that is asked here
-            try:
-                await connection.disconnect(nowait=True)
-            finally:
-                await self._pool.release(connection)
-        return None
+
+async def _answer(connection: Any, command: tuple[Any, ...]) -> Any:
+    """One command's answer.
+
+    The library's own way, with its pool, retries and metrics around every command, costs as much as the round trip.
+    A connection whose command did not end, by an error or by being cancelled, is closed by `send_packed_command` or
+    `read_response`.
+    """
+    await connection.send_packed_command(hiredis.pack_command(command), check_health=False)
+    return await connection.read_response()
 
 
 async def translated(command: Awaitable[T]) -> T:

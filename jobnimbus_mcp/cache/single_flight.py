@@ -11,7 +11,7 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import InternalError, UpstreamTimeout
 
-__all__ = ["GATHER_S", "LINGER_S", "SPACING_S", "Body", "Flight", "Joining", "SingleFlight"]
+__all__ = ["GATHER_S", "JOIN_WITHIN_S", "LINGER_S", "SPACING_S", "Body", "Flight", "Joining", "SingleFlight"]
 
 T = TypeVar("T")
 
@@ -20,12 +20,16 @@ GATHER_S = 0.002
 
 SPACING_S = 0.12
 """Such a flight waits for the one before it under the same key, but no longer than this: with the one time-out of a
-frozen store before it, a reader is held up by less than 250 ms, and the origin gets at most eight loads per second and
-key."""
+frozen store before it, a reader is held up by less than 250 ms, and the origin gets some eight loads per second and key
+however many ask. A call waits so once: the loads of its further reads begin at once."""
 
+LINGER_S = 2.0
+"""How long a landed flight is remembered. A reader that looked before the landing may have its turn only when all
+others of its burst had theirs, and a thousand of them take a busy machine more than a second."""
 
-LINGER_S = 0.5
-"""How long a landed flight is remembered: longer than a reader is held up between its look and its turn, in a burst."""
+JOIN_WITHIN_S = 10.0
+"""A flight under way for longer is not joined: it ends with the deadline of the call that began it, which is near, and
+a call that has just come would be given up with it."""
 
 
 class Joining(Enum):
@@ -42,14 +46,21 @@ class Joining(Enum):
 class Flight(Generic[T]):
     """A load under way. It may go on after it has been answered."""
 
-    __slots__ = ("answered", "began", "landed", "task", "waiters")
+    __slots__ = ("after", "answered", "began", "landed", "task", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, after: asyncio.Task[None] | None) -> None:
+        self.after = after
+        """The load it waits for before it begins, though not for long."""
         self.began: float | None = None
         self.landed: int | None = None
         self.waiters = 0
         self.answered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
+
+    @property
+    def spacing(self) -> bool:
+        """Is it waiting for the one before it?"""
+        return self.after is not None and not self.after.done()
 
     def answer(self, value: T) -> None:
         """Give the waiters their value; only the first answer counts."""
@@ -100,10 +111,11 @@ class SingleFlight(Generic[T]):
             UpstreamTimeout: the call's deadline passed while waiting.
             Exception: what `body` raised.
         """
-        flight = self._joinable(key, joining, begun_within_s, looked)
+        flight = self._joinable(key, joining, begun_within_s, looked, call)
         joined = flight is not None
         if flight is None:
-            flight = self._start(key, body, joining)
+            flight = self._start(key, body, joining, call)
+        call.spaced = call.spaced or flight.spacing
         flight.waiters += 1
         bound = asyncio.timeout(max(0.0, call.remaining_s(self._clock)))
         try:
@@ -129,7 +141,7 @@ class SingleFlight(Generic[T]):
             await asyncio.gather(*late, return_exceptions=True)
 
     def _joinable(
-        self, key: Hashable, joining: Joining, begun_within_s: float | None, looked: int | None
+        self, key: Hashable, joining: Joining, begun_within_s: float | None, looked: int | None, call: Call
     ) -> Flight[T] | None:
         flight = self._flights.get(key)
         if flight is None or joining is Joining.NONE:
@@ -137,33 +149,35 @@ class SingleFlight(Generic[T]):
         if flight.landed is not None and (looked is None or flight.landed <= looked):
             return None
         if flight.began is None:
-            return flight
+            return None if call.spaced and flight.spacing else flight
         if joining is Joining.UNBEGUN:
             return None
-        if begun_within_s is not None and self._clock.monotonic() - flight.began > begun_within_s:
+        age_s = self._clock.monotonic() - flight.began
+        if begun_within_s is not None and age_s > begun_within_s:
+            return None
+        if flight.landed is None and age_s > JOIN_WITHIN_S:
             return None
         return flight
 
-    def _start(self, key: Hashable, body: Body[T], joining: Joining) -> Flight[T]:
-        flight: Flight[T] = Flight()
-        before = self._flights.get(key) if joining is Joining.UNBEGUN else None
+    def _start(self, key: Hashable, body: Body[T], joining: Joining, call: Call) -> Flight[T]:
+        before = self._flights.get(key) if joining is Joining.UNBEGUN and not call.spaced else None
+        flight: Flight[T] = Flight(after=before.task if before is not None else None)
         if joining is not Joining.NONE:
             self._flights[key] = flight
         if joining is not Joining.UNBEGUN:
             flight.began = self._clock.monotonic()
-        flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, body, before, joining))
+        flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, body, joining))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)
         return flight
 
-    async def _run(
-        self, key: Hashable, flight: Flight[T], body: Body[T], before: Flight[T] | None, joining: Joining
-    ) -> None:
+    async def _run(self, key: Hashable, flight: Flight[T], body: Body[T], joining: Joining) -> None:
         try:
             if flight.began is None:
                 await asyncio.sleep(GATHER_S)
-                if before is not None:
-                    await asyncio.wait({before.task}, timeout=SPACING_S)
+                if flight.after is not None:
+                    await asyncio.wait({flight.after}, timeout=SPACING_S)
+                    flight.after = None
                 flight.began = self._clock.monotonic()
             await body(flight)
             flight.fail(InternalError("The fetch ended without an answer."))

@@ -15,7 +15,9 @@ from jobnimbus_mcp.cache.ports import (
     DEDUPE_S,
     GENERATION_LIFE_S,
     LOG_LENGTH,
+    NOTED_LIFE_S,
     RATES_S,
+    TALLY_BATCH_S,
     EntryRow,
     LogRow,
     Seen,
@@ -24,6 +26,7 @@ from jobnimbus_mcp.cache.ports import (
     StoreTimeout,
     StoreUnreachable,
     Verdict,
+    batch_parts,
 )
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
@@ -66,7 +69,7 @@ class MemoryStore:
     async def read(self, key: CacheKey, tags: Sequence[str], etag: str, *, want: bool, call: Call) -> Seen:
         self._reach()
         key_text, tenant = key.text, key.tenant
-        admitted = self._get(_marker(tenant, key.partition)) is not None
+        admitted = self._get(_marker(tenant, key.bearer)) is not None
         vector = self._vector(tenant, tags)
         held = self._get(key_text) if want else None
         corrupt = False
@@ -101,17 +104,20 @@ class MemoryStore:
             return False
         self._writable(needs_room=True)
         self._set(key.text, value, ttl_s)
-        self._set(_marker(tenant, key.partition), b"1", admission_s)
+        self._set(_marker(tenant, key.bearer), b"1", admission_s)
         life_s = max(GENERATION_LIFE_S, ttl_s + 600)
+        expires = self._clock.monotonic() + life_s
         for tag in tags:
-            self._set(_generation(tenant, tag), self._peek(_generation(tenant, tag)), life_s)
+            held = self._get(_generation(tenant, tag))
+            if held is not None and held.expires is not None and held.expires < expires:
+                self._set(_generation(tenant, tag), held.value, life_s)
         return True
 
     async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
         self._reach()
         self._writable()
         for tag in tags:
-            self._bump(_generation(tenant, tag), only_if_there=True)
+            self._bump_if_there(_generation(tenant, tag))
         latency_ms = max(0.0, (self._clock.now() - notice.received_at) * 1000)
         event_id, duplicate = notice.event_id, False
         if notice.dedupe_key:
@@ -180,10 +186,14 @@ class MemoryStore:
         kept = self._rates.get(tenant, OrderedDict())
         return {hour: dict(kept[hour]) for hour in hours if hour in kept}
 
-    async def add(self, tenant: str, counts: Mapping[str, int]) -> None:
+    async def add(self, tenant: str, counts: Mapping[str, int], *, batch: str) -> None:
         self._reach()
         self._writable(needs_room=True)
-        self._sums.setdefault(tenant, Counter()).update(counts)
+        process, number = batch_parts(batch)
+        last_key = system_key(tenant, f"stats-batch:{process}")
+        if counts and number > int(self._peek(last_key) or 0):
+            self._sums.setdefault(tenant, Counter()).update(counts)
+            self._set(last_key, b"%d" % number, TALLY_BATCH_S)
 
     async def totals(self, tenant: str) -> dict[str, int]:
         self._reach()
@@ -246,7 +256,7 @@ class MemoryStore:
     def _made_vector(self, tenant: str, tags: Iterable[str]) -> bytes | None:
         if self._made(system_key(tenant, "epoch"), life_s=None) is None:
             return None
-        made = [self._made(_generation(tenant, tag), check=True) for tag in tags]
+        made = [self._made(_generation(tenant, tag), life_s=NOTED_LIFE_S, check=True) for tag in tags]
         return None if None in made else self._vector(tenant, tags)
 
     def _made(self, key_text: str, *, life_s: float | None = GENERATION_LIFE_S, check: bool = False) -> bytes | None:
@@ -260,10 +270,14 @@ class MemoryStore:
         self._set(key_text, made, life_s)
         return made
 
-    def _bump(self, key_text: str, *, only_if_there: bool = False, life_s: float | None = GENERATION_LIFE_S) -> None:
+    def _bump_if_there(self, key_text: str) -> None:
+        held = self._get(key_text)
+        if held is not None:
+            # Its life goes on: nothing is kept under the new one yet, and a fill gives it the full life.
+            self._bump(key_text, life_s=None if held.expires is None else held.expires - self._clock.monotonic())
+
+    def _bump(self, key_text: str, *, life_s: float | None = GENERATION_LIFE_S) -> None:
         old = self._peek(key_text)
-        if old is None and only_if_there:
-            return
         if self._mode == "out_of_memory":
             self._drop(key_text)
             return

@@ -16,12 +16,15 @@ from jobnimbus_mcp.cache.ports import (
     DEDUPE_S,
     GENERATION_LIFE_S,
     LOG_LENGTH,
+    NOTED_LIFE_S,
     RATES_S,
+    TALLY_BATCH_S,
     EntryRow,
     LogRow,
     Seen,
     StoreError,
     Verdict,
+    batch_parts,
 )
 from jobnimbus_mcp.cache.scripts_redis import Scripts, translated
 from jobnimbus_mcp.call import Call
@@ -34,21 +37,20 @@ _PROBE_LIFE_MS = 10_000
 
 
 class RedisStore:
-    """The driver; bounds no command by itself. `client` is the caller's to close; it must not decode replies.
+    """The driver; bounds no command by itself. `client` is one of `connect`'s and the caller's to close.
 
     `new_token` gives unguessable text, another each time: an epoch made of it never comes twice.
     """
 
     def __init__(self, client: Redis, *, new_token: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
         self._client = client
-        self._scripts = Scripts(client)
+        self._scripts = Scripts(client, new_token)
         self._new_token = new_token
         self._token = new_token()
 
     async def read(self, key: CacheKey, tags: Sequence[str], etag: str, *, want: bool, call: Call) -> Seen:
-        reply = await self._scripts.run(
-            "read", _keys(key, tags), (etag, "1" if want else "0", GENERATION_LIFE_S, self._token, VERSION)
-        )
+        args = (etag, "1" if want else "0", GENERATION_LIFE_S, self._token, VERSION, NOTED_LIFE_S)
+        reply = await self._scripts.run("read", _keys(key, tags), args, tenant=key.tenant)
         match reply:
             case [2, int(pttl), int(admitted), bytes(echo)] if etag and echo == etag.encode():
                 return Seen(Verdict.NOT_MODIFIED, max(0, pttl) / 1000, admitted == 1)
@@ -71,7 +73,7 @@ class RedisStore:
     ) -> bool:
         life_s = max(GENERATION_LIFE_S, int(ttl_s) + 600)
         args = (seen.vector, seen.guard, value, max(1, int(ttl_s * 1000)), max(1, int(admission_s * 1000)), life_s)
-        return bool(await self._scripts.run("fill", _keys(key, tags), args) == 1)
+        return bool(await self._scripts.run("fill", _keys(key, tags), args, tenant=key.tenant) == 1)
 
     async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
         log_key = system_key(tenant, "log")
@@ -92,11 +94,11 @@ class RedisStore:
                 notice.source,
                 repr(notice.received_at),
                 "\n".join(tags),
-                GENERATION_LIFE_S,
                 DEDUPE_S if notice.dedupe_key else 0,
                 LOG_LENGTH,
                 RATES_S,
             ),
+            tenant=tenant,
         )
         match reply:
             case [bytes(event_id), int(duplicate), bytes(latency_ms)]:
@@ -104,32 +106,34 @@ class RedisStore:
         raise StoreError("unexpected reply")
 
     async def renew_epoch(self, tenant: str, call: Call) -> None:
-        await self._scripts.run("renew_epoch", [system_key(tenant, "epoch")], (self._new_token(),))
+        await self._scripts.run("renew_epoch", [system_key(tenant, "epoch")], (self._new_token(),), tenant=tenant)
 
     async def admission(self, tenant: str, partition: str, call: Call) -> tuple[bool, bytes]:
-        match await self._scripts.run("admission", _admission_keys(tenant, partition), (GENERATION_LIFE_S,)):
+        keys = _admission_keys(tenant, partition)
+        match await self._scripts.run("admission", keys, (GENERATION_LIFE_S,), tenant=tenant):
             case [int(admitted), bytes(guard)]:
                 return admitted == 1, guard
         raise StoreError("unexpected reply")
 
     async def admit(self, tenant: str, partition: str, guard: bytes, *, admission_s: float, call: Call) -> bool:
         args = (guard, max(1, int(admission_s * 1000)))
-        return bool(await self._scripts.run("admit", _admission_keys(tenant, partition), args) == 1)
+        keys = _admission_keys(tenant, partition)
+        return bool(await self._scripts.run("admit", keys, args, tenant=tenant) == 1)
 
     async def withdraw(self, tenant: str, partition: str, call: Call) -> bool:
-        reply = await self._scripts.run("withdraw", _admission_keys(tenant, partition), (GENERATION_LIFE_S,))
-        return bool(reply == 1)
+        keys = _admission_keys(tenant, partition)
+        return bool(await self._scripts.run("withdraw", keys, (GENERATION_LIFE_S,), tenant=tenant) == 1)
 
     async def delete_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, int]:
         keys, args = [system_key(tenant, "fill-guard")], (cursor, glob, _SCAN_COUNT, GENERATION_LIFE_S)
-        match await self._scripts.run("delete_some", keys, args):
+        match await self._scripts.run("delete_some", keys, args, tenant=tenant):
             case [bytes(following), int(deleted)]:
                 return int(following), deleted
         raise StoreError("unexpected reply")
 
     async def list_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, list[EntryRow]]:
         keys, args = [system_key(tenant, "epoch")], (cursor, glob, _SCAN_COUNT, _HEAD_BYTES)
-        match await self._scripts.run("list_some", keys, args):
+        match await self._scripts.run("list_some", keys, args, tenant=tenant):
             case [bytes(following), list(flat)]:
                 rows = zip(*[iter(flat)] * 4, strict=True)
                 return int(following), [
@@ -146,17 +150,19 @@ class RedisStore:
         return [_log_row(stream_id, fields) for stream_id, fields in lines]
 
     async def rates(self, tenant: str, hours: Sequence[int], call: Call) -> dict[int, dict[str, int]]:
-        replies: Any = await self._scripts.run("rates", [_rates_key(tenant, hour) for hour in hours], ())
+        replies: Any = await self._scripts.run("rates", [_rates_key(tenant, hour) for hour in hours], (), tenant=tenant)
         return {
             hour: {field.decode(): int(number) for field, number in zip(*[iter(flat)] * 2, strict=True)}
             for hour, flat in zip(hours, replies, strict=True)
             if flat
         }
 
-    async def add(self, tenant: str, counts: Mapping[str, int]) -> None:
+    async def add(self, tenant: str, counts: Mapping[str, int], *, batch: str) -> None:
         if counts:
+            process, number = batch_parts(batch)
+            keys = [system_key(tenant, "stats"), system_key(tenant, f"stats-batch:{process}")]
             flat = [part for item in counts.items() for part in item]
-            await self._scripts.run("add_counts", [system_key(tenant, "stats")], flat)
+            await self._scripts.run("add_counts", keys, (number, TALLY_BATCH_S, *flat), tenant=tenant)
 
     async def totals(self, tenant: str) -> dict[str, int]:
         sums: Any = await translated(self._client.hgetall(system_key(tenant, "stats")))
@@ -171,7 +177,7 @@ def _keys(key: CacheKey, tags: Sequence[str]) -> list[str]:
     prefix = f"jobnimbus-sys:{{{key.tenant}}}:"
     return [
         key.text,
-        f"{prefix}ok:{key.partition}",
+        f"{prefix}ok:{key.bearer}",
         f"{prefix}fill-guard",
         f"{prefix}epoch",
         *[f"{prefix}g:{tag}" for tag in tags],

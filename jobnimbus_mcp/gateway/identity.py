@@ -20,24 +20,30 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An account and the credential to ask it with. The credential goes to JobNimbus and nowhere else."""
+    """An account and the credential to ask it with. The credential goes to JobNimbus and nowhere else.
+
+    `bearer`: the credential's own digest, which says whose acceptance counts where keys share a partition; "" where
+    the partition is this credential's alone.
+    """
 
     instance: str
     credential: str = field(repr=False)
     partition: str
     own_key: bool
+    bearer: str = ""
 
 
 class Partitions:
     """Credential -> partition: a digest that cannot be turned round, so that keys of the cache tell nothing.
 
     With a secret the digest is an HMAC, without one a hash with a fixed prefix. `shared` lists groups of digests
-    joined by `+`: keys known to have the same access profile, which then share what they cached.
+    joined by `+`: keys known to have the same access profile, which then share what they cached. Such a partition has a
+    digest of its own, since none of the keys must take it with it when it is refused.
     """
 
     def __init__(self, secret: str | None = None, shared: Sequence[str] = ()) -> None:
         self._secret = secret.encode() if secret else None
-        self._first_of: dict[str, str] = {}
+        self._group_of: dict[str, str] = {}
         for group in shared:
             digests = [digest.strip() for digest in group.split("+")]
             if len(digests) < 2 or not all(_DIGEST.fullmatch(digest) for digest in digests):
@@ -45,8 +51,8 @@ class Partitions:
                     "JOBNIMBUS_SHARED_PARTITIONS: write groups of digests as `jobnimbus-mcp doctor` prints them, "
                     "joined by +, groups separated by commas"
                 )
-            for digest in digests:
-                self._first_of[digest] = digests[0]
+            text = "jobnimbus-mcp shared partition\0" + "+".join(sorted(digests))
+            self._group_of |= dict.fromkeys(digests, hashlib.sha256(text.encode()).hexdigest()[:32])
 
     def digest(self, instance: str, credential: str) -> str:
         """32 hex digits for this credential of this account; what doctor prints."""
@@ -57,8 +63,11 @@ class Partitions:
 
     def of(self, instance: str, credential: str) -> str:
         """The partition this credential reads and fills."""
-        digest = self.digest(instance, credential)
-        return self._first_of.get(digest, digest)
+        return self.shared_by(self.digest(instance, credential))
+
+    def shared_by(self, digest: str) -> str:
+        """The partition of the credential with this digest."""
+        return self._group_of.get(digest, digest)
 
 
 class Identities:
@@ -111,9 +120,13 @@ class Identities:
                 code="missing_credential",
                 field=API_KEY_HEADER,
             )
-        return Caller(account, credential, self._partitions.of(account, credential), own_key=api_key is not None)
+        return self._caller(account, credential, own_key=api_key is not None)
 
     def server_caller(self, instance: str) -> Caller | None:
         """The server's own credential for an account, or None when it holds none."""
         key = self._server_keys.get(instance)
-        return None if key is None else Caller(instance, key, self._partitions.of(instance, key), own_key=False)
+        return None if key is None else self._caller(instance, key, own_key=False)
+
+    def _caller(self, instance: str, credential: str, *, own_key: bool) -> Caller:
+        bearer = self._partitions.digest(instance, credential)
+        return Caller(instance, credential, self._partitions.shared_by(bearer), own_key, bearer)

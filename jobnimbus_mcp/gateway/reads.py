@@ -17,7 +17,7 @@ from jobnimbus_mcp.crm.query import Is, Not, OneOf
 from jobnimbus_mcp.crm.reads import Read, Shape
 from jobnimbus_mcp.crm.relations import tags_of_read
 from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound
-from jobnimbus_mcp.gateway.answers import Answer
+from jobnimbus_mcp.gateway.answers import Answer, ParsedValues
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.policies import Policies
 from jobnimbus_mcp.telemetry.tally import Tally
@@ -26,6 +26,9 @@ __all__ = ["Gateway", "Upstream"]
 
 _CALENDAR_KINDS = (Entity.TASKS, Entity.JOBS, Entity.WORKORDERS)
 _NOTHING = b"{}"
+
+PARSED_BYTES = 2 * 1024 * 1024
+"""Of values kept parsed: some ten blocks of a list, for calls that ask the same at the same time."""
 
 
 class Upstream(Protocol):
@@ -65,6 +68,7 @@ class Gateway:
         self._upstream = upstream
         self._policies = policies
         self._tally = tally
+        self._parsed = ParsedValues(PARSED_BYTES)
         self.consistency_of = consistency_of
 
     async def get(
@@ -86,7 +90,14 @@ class Gateway:
             RecordNotFound: JobNimbus has no such record, or hides it from this key.
             UpstreamError, BudgetExhausted: nothing fresh enough was kept, and JobNimbus could not be asked.
         """
-        key = CacheKey(caller.instance, caller.partition, read.entity.value, read.operation.value, read.identifier)
+        key = CacheKey(
+            caller.instance,
+            caller.partition,
+            read.entity.value,
+            read.operation.value,
+            read.identifier,
+            bearer=caller.bearer,
+        )
         question = Question(key, tags_of_read(read), self._policies.of(read))
 
         async def load(loading: Call) -> Loaded:
@@ -101,7 +112,7 @@ class Gateway:
         self._count(read, caller, outcome, internal=internal, bypass_asked=max_age_s == 0)
         if outcome.negative and read.shape is Shape.RECORD:
             raise not_found(read.entity)
-        return Answer(outcome)
+        return Answer(outcome, self._parsed)
 
     async def check(self, caller: Caller, call: Call) -> None:
         """Ask JobNimbus whether it accepts the credential; raises as `Upstream.check_credential` does."""
@@ -113,7 +124,7 @@ class Gateway:
         async def admit(asking: Call) -> None:
             await self.check(caller, asking)
 
-        await self._cache.admitted(caller.instance, caller.partition, admit, call)
+        await self._cache.admitted(caller.instance, caller.partition, admit, call, bearer=caller.bearer)
 
     async def _load(self, read: Read, caller: Caller, call: Call) -> Loaded:
         try:
@@ -139,7 +150,7 @@ class Gateway:
             where = read.where
             if kind is Entity.TASKS:
                 where = (*where, Not(Is("hide_from_calendarview", True)))
-            parts.append(Read.scan(kind, where))
+            parts.append(Read.scan(kind, where, sort=read.sort))
         try:
             async with asyncio.TaskGroup() as group:
                 loads = [

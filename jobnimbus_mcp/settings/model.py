@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         "REDIS_MAX_RETRIES",
         3,
         "times",
-        "tries of connecting in the background; never on a call's path",
+        "further tries of connecting in the background; never on a call's path",
         ge=0,
         le=1000,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
@@ -28,17 +29,25 @@ METRIC_NAMES = (
 class TallyStore(Protocol):
     """Sums over all processes, kept across restarts where the store keeps anything."""
 
-    async def add(self, tenant: str, counts: Mapping[str, int]) -> None: ...
+    async def add(self, tenant: str, counts: Mapping[str, int], *, batch: str) -> None:
+        """Add `counts`, once for each `batch`: `<process>:<number>`, the numbers of a process growing."""
+        ...
 
     async def totals(self, tenant: str) -> dict[str, int]: ...
 
 
 class Tally:
-    """This process's counts: since start, and not yet handed to the store."""
+    """This process's counts: since start, and not yet handed to the store.
 
-    def __init__(self) -> None:
+    `process` names this process among all that share the store, so it is another after each start; without a colon.
+    """
+
+    def __init__(self, process: str | None = None) -> None:
+        self._process = process or uuid.uuid4().hex
         self._since_start: dict[str, Counter[str]] = {}
         self._unsent: dict[str, Counter[str]] = {}
+        self._unanswered: dict[str, tuple[str, Counter[str]]] = {}
+        self._batches = 0
 
     def add(self, tenant: str, metric: str, n: int = 1, *, tool: str = "", entity: str = "") -> None:
         """Count `n` of `metric` for a tenant; `tool` and `entity` break it down."""
@@ -58,21 +67,29 @@ class Tally:
         return dict(self._since_start.get(tenant, {}))
 
     def unsent(self, tenant: str) -> Mapping[str, int]:
-        return dict(self._unsent.get(tenant, {}))
+        """Counted and not known to be in the store; of a batch whose answer was lost nobody knows."""
+        _, unanswered = self._unanswered.get(tenant, ("", Counter()))
+        return dict(unanswered + self._unsent.get(tenant, Counter()))
 
     async def flush(self, store: TallyStore) -> None:
-        """Hand over what was counted since the last time; what cannot be handed over is kept for the next.
+        """Hand over what was counted since the last time.
+
+        A batch that was not acknowledged may have been added all the same; the next time it is sent again first, as it
+        was, and the store knows whether it has it.
 
         Raises:
             CacheUnavailable: the store is away.
         """
-        for tenant in list(self._unsent):
-            counts = self._unsent.pop(tenant)
-            try:
-                await store.add(tenant, counts)
-            except BaseException:
-                self._unsent.setdefault(tenant, Counter()).update(counts)
-                raise
+        for tenant in [*self._unanswered, *self._unsent]:
+            if tenant not in self._unanswered:
+                counts = self._unsent.pop(tenant, None)
+                if not counts:
+                    continue
+                self._batches += 1
+                self._unanswered[tenant] = (f"{self._process}:{self._batches}", counts)
+            batch, counts = self._unanswered[tenant]
+            await store.add(tenant, counts, batch=batch)
+            del self._unanswered[tenant]
 
     def _put(self, tenant: str, field: str, n: int) -> None:
         for counts in (self._since_start, self._unsent):

@@ -18,14 +18,15 @@ from jobnimbus_mcp.errors import InternalError, InvalidInput, ProjectError, Unkn
 from jobnimbus_mcp.gateway.answers import Provenance, Status, Tier, ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway
+from jobnimbus_mcp.telemetry.defects import defect_fields
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools import account, activities, calendar, contacts, estimates, files, inputs, jobs, tasks
 from jobnimbus_mcp.tools.context import ToolContext
-from jobnimbus_mcp.tools.cursor import merged_arguments, question_of
+from jobnimbus_mcp.tools.cursor import Cursor, merged_arguments, question_of
 from jobnimbus_mcp.tools.dates import whole_days
 from jobnimbus_mcp.tools.listing import list_answer
-from jobnimbus_mcp.tools.memo import AnswerMemo, Remembered, memo_key
+from jobnimbus_mcp.tools.memo import AnswerMemo, Recalled, Remembered, memo_key
 from jobnimbus_mcp.tools.spec import LIST_OUTPUT, RECORD_OUTPUT, ToolSpec
 
 __all__ = ["Toolbox", "read_tools"]
@@ -190,9 +191,9 @@ class Toolbox:
         except ProjectError as error:
             outcome = error.code
             raise
-        except Exception as defect:  # the boundary of a tool call: a stranger learns nothing of it, the log everything
+        except Exception as defect:  # the boundary of a tool call: a stranger learns nothing of it, the log its place
             outcome = "internal_error"
-            self.log.error("tool call failed", tool=spec.name, request_id=call.request_id, exc_info=defect)
+            self.log.error("tool call failed", tool=spec.name, request_id=call.request_id, **defect_fields(defect))
             raise InternalError("This tool call failed through a defect of the server; it was logged.") from defect
         finally:
             took_s = self.clock.monotonic() - call.started
@@ -217,17 +218,24 @@ class Toolbox:
             known = self.memo.get(key)
             if known is not None and await ctx.unchanged(known.used):
                 return known.data
-        if spec.plan is not None:
-            listing = await spec.plan(ctx, args)
-            assert isinstance(args, inputs.ListArgs)
-            structured = await list_answer(ctx, listing, args, question_of(merged), cursor)
-        else:
-            assert spec.handler is not None
-            structured = await spec.handler(ctx, args)
+            ctx.recall = lambda: self.memo.get(key)
+        try:
+            structured = await self._structured(spec, ctx, args, merged, cursor)
+        except Recalled as recalled:
+            return recalled.data
         data = orjson.dumps(structured)
         if ctx.used and not ctx.looked_at_clock and all(one.etag for one in ctx.used):
             self.memo.put(key, Remembered(tuple(dict.fromkeys(ctx.used)), data))
         return data
+
+    async def _structured(
+        self, spec: ToolSpec, ctx: ToolContext, args: BaseModel, merged: Mapping[str, Any], cursor: Cursor | None
+    ) -> dict[str, Any]:
+        if spec.plan is not None:
+            assert isinstance(args, inputs.ListArgs)
+            return await list_answer(ctx, await spec.plan(ctx, args), args, question_of(merged), cursor)
+        assert spec.handler is not None
+        return await spec.handler(ctx, args)
 
     def _refuse_unknown(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
         unknown = sorted(set(arguments) - spec.argument_names)

@@ -1,4 +1,7 @@
-"""One request until it is answered: slot, budget, breaker, send, interpret; back off and again."""
+"""One request until it is answered: slot, budget, breaker, send, interpret; back off and again.
+
+Credentials that JobNimbus has not accepted yet pass the limits of strangers first.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,24 @@ from jobnimbus_mcp.errors import (
     BudgetExhausted,
     UpstreamCircuitOpen,
     UpstreamError,
+    UpstreamForbidden,
+    UpstreamNotFound,
     UpstreamRateLimited,
+    UpstreamRejected,
     UpstreamServerError,
     UpstreamTimeout,
+    UpstreamUnauthorized,
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
 from jobnimbus_mcp.resilience.backoff import BackoffPolicy, delay_s
 from jobnimbus_mcp.resilience.breaker import BreakerBox, Event, State
 from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.upstream.known import KnownKeys
 from jobnimbus_mcp.upstream.ports import RequestBudget, Sender
 from jobnimbus_mcp.upstream.request import Request
 from jobnimbus_mcp.upstream.response import interpret
+from jobnimbus_mcp.upstream.strangers import Strangers
 
 __all__ = ["ATTEMPTS_MAX", "ATTEMPT_TIMEOUT_S", "Asking", "Attempts"]
 
@@ -46,6 +55,9 @@ _RETRY_AFTER_GUESS_S = 5.0
 
 _FAILURES = (UpstreamServerError, UpstreamTimeout, UpstreamUnreachable, UpstreamUnreadable)
 """What the breaker counts as failed; a refusal (400, 401, 403, 404, 429) is an answer."""
+
+_ACCEPTANCES = (UpstreamForbidden, UpstreamNotFound, UpstreamRejected)
+"""Refusals of a question whose key was accepted; 429 and 5xx may come from in front of whatever looks at keys."""
 
 T = TypeVar("T")
 
@@ -83,6 +95,7 @@ class Attempts:
         on_call: Callable[[str, Entity], None],
         max_concurrent: int,
         backoff: BackoffPolicy,
+        known: KnownKeys,
     ) -> None:
         if max_concurrent < 0:
             raise ValueError("max_concurrent must not be negative")
@@ -94,6 +107,8 @@ class Attempts:
         self._recorder = recorder
         self._on_call = on_call
         self._backoff = backoff
+        self._known = known
+        self._strangers = Strangers(budget.rate_per_s, max_concurrent, breakers, clock)
         self._slots: dict[str, AbstractAsyncContextManager[Any]] = {
             instance: asyncio.Semaphore(max_concurrent) if max_concurrent else nullcontext() for instance in breakers
         }
@@ -147,8 +162,13 @@ class Attempts:
         breaker: BreakerBox,
         standing: _Standing,
     ) -> T:
-        async with self._slots[asking.instance]:
-            waited_s = await self._budget.take(asking.instance, asking.call)
+        waited_s = 0.0
+        stranger_slot: AbstractAsyncContextManager[Any] = nullcontext()
+        if not self._known.knows(asking.instance, asking.credential):
+            waited_s = await self._strangers.admit(asking.instance, asking.call)
+            stranger_slot = self._strangers.slot(asking.instance)
+        async with stranger_slot, self._slots[asking.instance]:
+            waited_s += await self._budget.take(asking.instance, asking.call)
             self._recorder.observe("budget_wait_seconds", waited_s)
             if standing.admitted_at is None:
                 if not breaker.admit():
@@ -169,9 +189,14 @@ class Attempts:
             answer = await self._sender.send(request, asking.credential, timeout_s)
             value = parse(interpret(answer, now=self._clock.now(), credential=asking.credential))
             outcome, standing.shown = "ok", Event.SUCCEEDED
+            self._known.accepted(asking.instance, asking.credential)
             return value
         except UpstreamError as error:
             outcome = error.code
+            if isinstance(error, UpstreamUnauthorized):
+                self._known.refused(asking.instance, asking.credential)
+            elif isinstance(error, _ACCEPTANCES):
+                self._known.accepted(asking.instance, asking.credential)
             if not isinstance(error, _FAILURES):
                 standing.shown = Event.SUCCEEDED
             elif not isinstance(error, UpstreamTimeout) or self._had_a_fair_chance(began):

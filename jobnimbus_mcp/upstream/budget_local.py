@@ -20,8 +20,13 @@ class LocalBudget:
     """Implements `RequestBudget` within this process. `rate_per_s` 0 is no limit."""
 
     def __init__(self, rate_per_s: float, instances: Iterable[str], clock: Clock) -> None:
+        self._rate_per_s = rate_per_s
         self._clock = clock
         self._buckets = {instance: Bucket.per_second(rate_per_s) for instance in instances}
+
+    @property
+    def rate_per_s(self) -> float:
+        return self._rate_per_s
 
     async def take(self, instance: str, call: Call) -> float:
         bucket, wait_s = self._buckets[instance].take(self._clock.monotonic())

@@ -44,6 +44,10 @@ class RedisBudget:
         self._recorder = recorder
         self._command_timeout_s = command_timeout_s
 
+    @property
+    def rate_per_s(self) -> float:
+        return self._bucket.rate_per_s
+
     async def take(self, instance: str, call: Call) -> float:
         if self._bucket.rate_per_s == 0:
             return 0.0

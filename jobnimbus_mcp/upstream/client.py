@@ -17,6 +17,7 @@ from jobnimbus_mcp.resilience.backoff import BackoffPolicy
 from jobnimbus_mcp.resilience.breaker import BreakerBox, BreakerPolicy, State
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.upstream.attempts import Asking, Attempts
+from jobnimbus_mcp.upstream.known import KnownKeys
 from jobnimbus_mcp.upstream.paging import (
     Page,
     Row,
@@ -43,9 +44,6 @@ __all__ = ["UPSTREAM_BREAKER", "JobNimbusClient", "upstream_breakers"]
 UPSTREAM_BREAKER = BreakerPolicy(window_s=60, open_s=15, min_calls=20, failure_share=0.5)
 """Open when most of a minute's calls failed. 20 calls are two busy seconds; fewer would let one bad moment open it."""
 
-_OLDEST_FIRST = Sort("date_created", descending=False)
-"""Records made while pages are read come last then, and shift none of the pages before."""
-
 _LEVELS = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 T = TypeVar("T")
@@ -61,7 +59,8 @@ class JobNimbusClient:
 
     The keys of `breakers` are the accounts there are. `max_concurrent` bounds the requests under way per account,
     whoever's key they carry; 0 is no bound. `on_call(instance, entity)` hears of every request sent, further attempts
-    included. `random01` gives numbers in [0, 1).
+    included. `random01` gives numbers in [0, 1). `trusted`: accounts with credentials that are taken for accepted from
+    the start, the server's own; all others have small limits of their own until JobNimbus accepts them.
     """
 
     def __init__(
@@ -76,6 +75,7 @@ class JobNimbusClient:
         on_call: Callable[[str, Entity], None],
         max_concurrent: int = 8,
         backoff: BackoffPolicy | None = None,
+        trusted: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._clock = clock
         self._attempts = Attempts(
@@ -88,6 +88,7 @@ class JobNimbusClient:
             on_call=on_call,
             max_concurrent=max_concurrent,
             backoff=backoff if backoff is not None else BackoffPolicy(),
+            known=KnownKeys(trusted),
         )
 
     async def load(self, read: Read, *, instance: str, credential: str, call: Call) -> dict[str, Any]:
@@ -151,13 +152,13 @@ class JobNimbusClient:
         window = facts_of(read.entity).window
         asked = scan_filter(read.where)
         first = first_page(0, min(SCAN_PAGE_ROWS, read.size), window)
-        rows, count = await self._page(asking, asked, _OLDEST_FIRST, first)
+        rows, count = await self._page(asking, asked, read.sort, first)
         rest = pages_after(first, len(rows), count or 0, window=window, limit=read.size)
-        further = await _together(self._page(asking, asked, _OLDEST_FIRST, page) for page in rest)
+        further = await _together(self._page(asking, asked, read.sort, page) for page in rest)
         merged = merge([rows, *(page_rows for page_rows, _ in further)], read.where)
         if count is not None:  # records made meanwhile may lie beyond the last page
             count = max([count, *(page_count or 0 for _, page_count in further)])
-        why = why_scan_incomplete(merged, count, window=window, limit=read.size)
+        why = why_scan_incomplete(merged, count, window=window, limit=read.size, sort=read.sort)
         return {"rows": merged.rows} | ({"incomplete": why} if why else {})
 
     async def _page(self, asking: Asking, where: Where, sort: Sort, page: Page) -> tuple[list[Row], int | None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobnimbus_mcp.crm.query import Where, matches
+from jobnimbus_mcp.crm.query import Sort, Where, matches
 
 __all__ = [
     "PAGES_MAX",
@@ -96,14 +96,15 @@ def window_note(count: int | None, window: int) -> str:
     return f"JobNimbus shows only the first {window} of {total} rows of this list"
 
 
-def why_scan_incomplete(merged: Merged, count: int | None, *, window: int, limit: int) -> str | None:
+def why_scan_incomplete(merged: Merged, count: int | None, *, window: int, limit: int, sort: Sort) -> str | None:
     """Why a scan did not see every row, or None when it did. `count`: the highest that JobNimbus named."""
     if count is None:
         return "JobNimbus did not say how many rows there are"
     if count > window and window <= limit:
         return window_note(count, window)
     if count > limit:
-        return f"only the first {limit} of {count} rows were looked at"
+        first = "newest" if sort.descending else "oldest"
+        return f"only {limit} of {count} rows were looked at, those with the {first} {sort.field}"
     if merged.seen < count:
         return f"JobNimbus counts {count} rows and gave {merged.seen}"
     return None

@@ -38,6 +38,11 @@ class Sender(Protocol):
 class RequestBudget(Protocol):
     """Requests per second that one account's JobNimbus may be sent."""
 
+    @property
+    def rate_per_s(self) -> float:
+        """How many; 0 is no limit."""
+        ...
+
     async def take(self, instance: str, call: Call) -> float:
         """Return when one request may be sent: the seconds waited for it.
 

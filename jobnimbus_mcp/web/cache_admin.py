@@ -159,15 +159,7 @@ class CacheAdmin:
         work = target.work
         if isinstance(work, Tags):
             return (await self._invalidations.append_and_bump(instance, work.tags, notice, call)).bumped
-        return await self._invalidations.invalidate_pattern(
-            instance,
-            partition=work.partition,
-            entity=work.entity,
-            operation=work.operation,
-            identifier=work.identifier,
-            notice=notice,
-            call=call,
-        )
+        return await self._invalidations.invalidate_pattern(instance, pattern=work.pattern, notice=notice, call=call)
 
     def _chosen(self, given: Mapping[str, Any]) -> tuple[str, ...]:
         instance = one_of(given, "instance", self._instances)

@@ -50,8 +50,7 @@ class McpEndpoint:
         headers = Request(scope).headers
         refuse_declared_size(headers)
         self._door.admit(headers.getlist("authorization"))
-        if scope["method"] in ("POST", "DELETE"):
-            receive = replayed(await json_body(scope, receive, headers), receive)
+        receive = replayed(await json_body(scope, receive, headers), receive)
         scope["headers"] = _trimmed(scope["headers"])
         await self._app(scope, receive, send)
 

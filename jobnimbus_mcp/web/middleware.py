@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
@@ -13,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import InternalError, InvalidInput, ProjectError
+from jobnimbus_mcp.telemetry.defects import defect_fields
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.web.hosts import AllowedHosts
 from jobnimbus_mcp.web.refusals import ForeignOrigin, HostNotAllowed, MethodNotAllowed, NoSuchPath
@@ -24,7 +24,6 @@ OPEN_TO_ALL_HOSTS = frozenset({"/health", "/ready"})
 """Probes come by address, not by name, and these answers are nobody's secret."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _NOT_ANSWERED = 499
-_LOGGED_FRAMES = 12
 
 
 class Front:
@@ -80,8 +79,9 @@ class Front:
             Exception
         ) as raised:  # the boundary of a request: whatever happened, the caller gets an answer of one shape
             error = _as_project_error(raised)
-            if isinstance(error, InternalError):
-                self._log_defect(raised, request_id)
+            # an InternalError that came from another error was logged with it by whoever made it
+            if isinstance(error, InternalError) and not (raised is error and raised.__cause__ is not None):
+                self._log.error("request failed through a defect", request_id=request_id, **defect_fields(raised))
             if status != _NOT_ANSWERED:
                 raise  # half an answer is out: the server must close the connection
             await refusal_reply(error, request_id)(scope, receive, send_on)
@@ -114,16 +114,6 @@ class Front:
         for name, value in scope["headers"]:
             if name == b"origin" and not self._hosts.is_home(value.decode("latin-1")):
                 raise ForeignOrigin
-
-    def _log_defect(self, raised: Exception, request_id: str) -> None:
-        # the message and the values of an exception may hold a customer's data, its place in the code does not
-        frames = traceback.extract_tb(raised.__traceback__)[-_LOGGED_FRAMES:]
-        self._log.error(
-            "request failed through a defect",
-            error_type=type(raised).__name__,
-            where=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-            request_id=request_id,
-        )
 
 
 def _with_ours(message: Message, request_id: str, *, no_store: bool) -> list[tuple[bytes, bytes]]:

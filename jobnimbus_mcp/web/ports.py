@@ -72,18 +72,8 @@ class Invalidations(Protocol):
         """Invalidate everything of the account."""
         ...
 
-    async def invalidate_pattern(
-        self,
-        tenant: str,
-        *,
-        partition: str,
-        entity: str,
-        operation: str,
-        identifier: str,
-        notice: Notice,
-        call: Call,
-    ) -> int:
-        """Delete the entries whose four parts match the globs (`*` and `?`); how many they were."""
+    async def invalidate_pattern(self, tenant: str, *, pattern: str, notice: Notice, call: Call) -> int:
+        """Delete the entries whose key past the account matches the glob (`*` and `?`); how many they were."""
         ...
 
     async def recent(self, tenant: str, *, limit: int, since: float | None, call: Call) -> Sequence[Mapping[str, Any]]:

@@ -106,7 +106,8 @@ def create_app(parts: WebParts) -> ASGIApp:
 
     get, post = ["GET"], ["POST"]
     routes = [
-        Route("/mcp", McpEndpoint(parts.mcp_app, callers)),
+        # no sessions are kept, so there is nothing to listen to by GET and nothing to end by DELETE
+        Route("/mcp", McpEndpoint(parts.mcp_app, callers), methods=post),
         Route("/mcp/tools/call", Endpoint(tools.call, callers), methods=post),
         Route("/mcp/tools/list", Endpoint(tools.listing, callers), methods=post),
         Route("/webhooks/jobnimbus", Endpoint(webhooks.receive, anyone), methods=post),

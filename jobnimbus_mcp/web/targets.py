@@ -1,8 +1,8 @@
 """What an admin's invalidation is about: tags to bump, wherever that can be said in tags, else entries to look for.
 
 Every entry carries the tags `<entity>`, `<entity>:<operation>` and `<entity>:<operation>:<identifier>`. Entities and
-operations are closed lists, so globs over them are spelled out; only a glob over identifiers, or a pattern for one
-partition, has to scan.
+operations are closed lists, so globs over whole ones are spelled out; any other glob, such as one over identifiers, for
+one partition, or with a star that runs over colons, has to scan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _FORMS = {
     "tags": frozenset({"tags", "instance"}),
 }
 _PREFIX = "jobnimbus:"
-_MAX_PATTERN = 512
+_MAX_PATTERN = 500
+_BRACKETS = frozenset("[]{}")
 _MAX_TAG = 256
 _MAX_TAGS = 100
 _MAX_SHOWN = 60
@@ -42,12 +43,9 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Globs over the four parts of a key; `*` and `?` have a meaning, all else is literal."""
+    """A glob over `<partition>:<entity>:<operation>:<identifier>`; `*`, also over colons, and `?` have a meaning."""
 
-    partition: str
-    entity: str
-    operation: str
-    identifier: str
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,6 @@ def _of_pattern(pattern: str, chosen: tuple[str, ...], instances: Sequence[str])
     if not pattern.startswith(_PREFIX):
         raise _bad_pattern(f"it must start with {_PREFIX}")
     rest = pattern.removeprefix(_PREFIX)
-    partition = "*"
     if rest.startswith("{"):
         name, closed, rest = rest[1:].partition("}:")
         named = tuple(instance for instance in instances if fnmatchcase(instance, _literal(name)))
@@ -113,26 +110,45 @@ def _of_pattern(pattern: str, chosen: tuple[str, ...], instances: Sequence[str])
         chosen = tuple(instance for instance in named if instance in chosen)
         if not chosen:
             raise InvalidInput("The pattern is about another account than instance.", field="instance")
-        partition, entity, operation, identifier = _segments(rest, 4)
-    else:
-        entity, operation, identifier = _segments(_without_any(rest), 3)
-    entities = _matching(entity, ENTITIES, "kind of record")
-    operations = _matching(operation, OPERATIONS, "operation")
-    resource, resource_id = _resource(entities), "" if identifier == "*" else identifier
-    if partition != "*" or (identifier != "*" and _is_glob(identifier)):
-        return Target(chosen, Scan(partition, entity, operation, identifier), resource, resource_id)
-    tags = _tags(entities, operations, None if identifier == "*" else identifier)
-    return Target(chosen, Tags(tags), resource, resource_id)
+    elif rest:
+        rest = f"*:{_without_any(rest)}"
+    if not rest:
+        raise _bad_pattern("it names nothing")
+    if set(rest) & _BRACKETS:
+        raise _bad_pattern("brackets have no meaning but around the name of an account")
+    said = _said_in_tags(rest)
+    return Target(chosen, Scan(rest), *_resource_of(rest)) if said is None else Target(chosen, *said)
 
 
-def _segments(rest: str, n: int) -> list[str]:
-    """The `n` parts of a pattern; a star that ends it stands for all parts that are left out."""
-    parts = rest.split(":", n - 1)
-    if "" in parts:
-        raise _bad_pattern("a part of it is empty")
-    if len(parts) < n and not parts[-1].endswith("*"):
-        raise _bad_pattern("it names no whole key; end it with :*")
-    return parts + ["*"] * (n - len(parts))
+def _said_in_tags(pattern: str) -> tuple[Tags, str, str] | None:
+    """Tags, resource and its id for a glob as of `Scan`; None where tags cannot say it.
+
+    They can where it is about every partition and every part is whole: a star ends a part or is all of it, and one
+    that ends the pattern stands for all parts that are left out.
+    """
+    if pattern != "*" and not pattern.startswith("*:"):
+        return None
+    parts = pattern.removeprefix("*:").split(":", 2)
+    if len(parts) < 3 and not parts[-1].endswith("*"):
+        return None
+    entity, operation, identifier = parts + ["*"] * (3 - len(parts))
+    if "*" in entity[:-1] or "*" in operation[:-1] or (identifier != "*" and _is_glob(identifier)):
+        return None
+    entities = [name for name in ENTITIES if fnmatchcase(name, entity)]
+    operations = [name for name in OPERATIONS if fnmatchcase(name, operation)]
+    if not (entities and operations and identifier):
+        return None
+    named = None if identifier == "*" else identifier
+    return Tags(_tags(entities, operations, named)), _resource(entities), named or ""
+
+
+def _resource_of(scanned: str) -> tuple[str, str]:
+    """What a scan shows in the log: kind of record and identifier where it has the parts of a whole key."""
+    parts = scanned.split(":", 3)
+    if len(parts) < 4:
+        return "all", ""
+    kind = parts[1] if parts[1] in ENTITIES else "all"
+    return kind, "" if parts[3] == "*" else parts[3]
 
 
 def _without_any(rest: str) -> str:
@@ -144,13 +160,6 @@ def _without_any(rest: str) -> str:
         if part != "*":
             break
     return rest
-
-
-def _matching(glob: str, names: Sequence[str], what: str) -> tuple[str, ...]:
-    found = tuple(name for name in names if fnmatchcase(name, _literal(glob)))
-    if not found:
-        raise _bad_pattern(f"no {what} matches; there are: {', '.join(names)}")
-    return found
 
 
 def _tags(entities: Sequence[str], operations: Sequence[str], identifier: str | None) -> tuple[str, ...]:

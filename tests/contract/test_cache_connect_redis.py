@@ -1,18 +1,25 @@
-"""A connection whose command was given up is never used again: its answer would be taken for the next command's."""
+"""Connections: one whose command was given up is never used again, since its answer would be taken for the next
+command's; and connecting is nobody's wait."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobnimbus_mcp.cache.connect_redis import connect
 from jobnimbus_mcp.cache.guarded import GuardedStore
 from jobnimbus_mcp.cache.key import CacheKey
-from jobnimbus_mcp.cache.ports import StoreTimeout, StoreUnreachable, Verdict
+from jobnimbus_mcp.cache.notice import Notice
+from jobnimbus_mcp.cache.pool_redis import ReadyPool
+from jobnimbus_mcp.cache.ports import StoreError, StoreTimeout, StoreUnreachable, Verdict
 from jobnimbus_mcp.cache.scripts_redis import Scripts, translated
 from jobnimbus_mcp.cache.store_redis import RedisStore
 from jobnimbus_mcp.call import Call
@@ -106,3 +113,203 @@ async def test_a_busy_pool_makes_commands_wait_not_fail(redis_url: str) -> None:
     answers = await asyncio.gather(*(client.ping() for _ in range(50)))
     assert answers == [True] * 50
     await client.aclose()
+
+
+class Door:
+    """A proxy to a server that lets a connection in after `delay_s`; None: never. `shut`: it resets all that come."""
+
+    def __init__(self, redis_url: str, delay_s: float | None) -> None:
+        self._port = int(redis_url.rsplit(":", 1)[1].split("/")[0])
+        self.delay_s = delay_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.knocks, self.let_in, self.shut = 0, 0, False
+        self.url = ""
+
+    @asynccontextmanager
+    async def standing(self) -> AsyncIterator[Door]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        yield self
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.knocks += 1
+        try:
+            if self.shut:
+                return
+            if self.delay_s is None:
+                await asyncio.Event().wait()
+            await asyncio.sleep(self.delay_s or 0)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            self.let_in += 1
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        finally:
+            writer.transport.abort()
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        return  # the other end has gone
+    finally:
+        writer.close()
+
+
+def pool_of(client: Redis) -> ReadyPool:
+    pool = client.connection_pool
+    assert isinstance(pool, ReadyPool)
+    return pool
+
+
+async def until(met: Callable[[], bool], within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not met():  # noqa: ASYNC110 - what is awaited happens in another process
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cache_works_though_connecting_takes_longer_than_a_command_may(redis_url: str) -> None:
+    """Not started, the guard has no background that could connect under a wider bound."""
+    async with Door(redis_url, 0.15).standing() as door:
+        client = connect(door.url)
+        breaker = BreakerBox(BreakerPolicy(window_s=120, open_s=60, failures=50), CLOCK)
+        store = GuardedStore(RedisStore(client), breaker, CLOCK, 0.1)
+        key = CacheKey("t", "p", "jobs", "detail", "a")
+        failed = 0
+
+        async def read() -> Verdict:
+            return (await store.read(key, ("x",), "", want=True, call=Call.begin(CLOCK, "r"))).verdict
+
+        async with asyncio.timeout(2):
+            while True:
+                try:
+                    await read()
+                    break
+                except StoreError:
+                    failed += 1
+        assert failed <= 3
+        for _ in range(5):
+            assert set(await asyncio.gather(*(read() for _ in range(30)))) == {Verdict.MISS}
+        notice = Notice("job.updated", "job", "a", "webhook", CLOCK.now(), "e")
+        applied = await store.append_and_bump("t", ("x",), notice, Call.begin(CLOCK, "w"))
+        assert applied.bumped == 1
+        await client.aclose()
+
+
+async def test_given_up_commands_leave_their_connections_to_the_next(redis_url: str) -> None:
+    async with Door(redis_url, 0.15).standing() as door:
+        client = connect(door.url, max_connections=1)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await client.ping()
+        assert await client.ping() is True
+        assert door.knocks == 1
+        await client.aclose()
+
+
+async def test_a_command_given_up_costs_a_connection_and_the_next_has_another(redis_url: str) -> None:
+    async with Door(redis_url, 0.15).standing() as door:
+        control, client = connect(redis_url), connect(door.url)
+        assert await client.ping() is True
+        await until(lambda: len(pool_of(client)._available_connections) >= 2)
+        await control.client_pause(30)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await client.ping()
+        async with asyncio.timeout(0.1):
+            assert await client.ping() is True
+        await client.aclose()
+        await control.aclose()
+
+
+async def test_after_a_failure_connecting_goes_on_without_a_command(redis_url: str) -> None:
+    async with Door(redis_url, 0).standing() as door:
+        client = connect(door.url, max_connections=1, max_retries=3)
+        door.shut = True
+        with pytest.raises(RedisConnectionError):
+            await client.ping()
+        door.shut = False
+        await until(lambda: door.let_in == 1)
+        await client.aclose()
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+async def test_connecting_is_tried_again_only_so_often_and_anew_with_the_next_command(
+    redis_url: str, max_retries: int
+) -> None:
+    async with Door(redis_url, 0).standing() as door:
+        client = connect(door.url, max_connections=1, max_retries=max_retries)
+        door.shut = True
+        for asked in (1, 2):
+            with pytest.raises(RedisConnectionError):
+                await client.ping()
+            await until(lambda: not pool_of(client)._connecting)
+            assert door.knocks == asked * (1 + max_retries)
+        door.shut = False
+        assert await client.ping() is True
+        await client.aclose()
+
+
+async def test_a_server_that_takes_connections_and_says_nothing_is_given_up(redis_url: str) -> None:
+    async with Door(redis_url, None).standing() as door:
+        client = connect(door.url, max_connections=1, connect_timeout_s=0.1, max_retries=0)
+        with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+            await client.ping()
+        door.delay_s = 0
+        await until(lambda: not pool_of(client)._connecting)
+        assert await client.ping() is True
+        await client.aclose()
+
+
+async def test_a_closed_client_has_no_connection_left_and_none_under_way(redis_url: str) -> None:
+    async with Door(redis_url, 0.1).standing() as door:
+        client = connect(door.url)
+        pinging: asyncio.Future[Any] = asyncio.ensure_future(client.ping())
+        await until(lambda: door.knocks > 0)
+        await client.aclose()
+        with pytest.raises(RedisConnectionError):
+            await asyncio.wait_for(pinging, 1)
+        await until(lambda: not door._tasks)
+
+
+async def test_another_server_process_costs_the_connections_that_may_lead_to_the_one_before(redis_url: str) -> None:
+    """A failover that leaves the old primary running: its connections are not broken by themselves."""
+    control, client = connect(redis_url), connect(redis_url)
+    scripts, pool = Scripts(client), pool_of(client)
+    keys = ("jobnimbus-sys:{t}:rates:1",)
+    await scripts.run("rates", keys, (), tenant="t")
+    epoch = await control.get("jobnimbus-sys:{t}:epoch")
+    await until(lambda: len(pool._available_connections) == 4)
+    before = [await pool.get_connection() for _ in range(4)]
+    await control.set("jobnimbus-sys:{t}:run", "another")
+    await scripts.run("rates", keys, (), tenant="t")
+    assert await control.get("jobnimbus-sys:{t}:epoch") != epoch
+    for connection in before:
+        await pool.release(connection)
+    assert [connection for connection in before if connection.is_connected] == []
+    await client.aclose()
+    await control.aclose()
+
+
+async def test_a_server_is_verified_once_per_connection(redis_url: str) -> None:
+    control, client = connect(redis_url), connect(redis_url, max_connections=1)
+    scripts = Scripts(client)
+    epochs = set()
+    for _ in range(5):
+        await scripts.run("rates", ("jobnimbus-sys:{t}:rates:1",), (), tenant="t")
+        epochs.add(await control.get("jobnimbus-sys:{t}:epoch"))
+        await control.delete("jobnimbus-sys:{t}:run")
+    assert len(epochs) == 1
+    await client.aclose()
+    await control.aclose()

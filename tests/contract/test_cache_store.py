@@ -13,7 +13,7 @@ from jobnimbus_mcp.cache.codec import Entry, encode
 from jobnimbus_mcp.cache.connect_redis import connect
 from jobnimbus_mcp.cache.key import CacheKey, entry_glob, system_key
 from jobnimbus_mcp.cache.notice import Notice
-from jobnimbus_mcp.cache.ports import GENERATION_LIFE_S, Seen, Store, Verdict
+from jobnimbus_mcp.cache.ports import GENERATION_LIFE_S, NOTED_LIFE_S, Seen, Store, Verdict
 from jobnimbus_mcp.cache.store_memory import MemoryStore
 from jobnimbus_mcp.cache.store_redis import RedisStore
 from jobnimbus_mcp.call import Call
@@ -24,7 +24,7 @@ OTHER = CacheKey("stamford", "p2", "contacts", "list", "all")
 TAGS = ("jobs", "jobs:detail", "job:j1")
 ETAG = "0123456789abcdef"
 CLOCK = SystemClock()
-PERMANENT = {system_key("stamford", name) for name in ("epoch", "log", "stats")}
+PERMANENT = {system_key("stamford", name) for name in ("epoch", "run", "log", "stats")}
 
 
 @dataclass
@@ -35,7 +35,10 @@ class World:
     put_raw: Callable[[str, bytes], Any]
     evict: Callable[[str], Any]
     flush: Callable[[], Any]
-    expiries: Callable[[], Any]
+    lives: Callable[[], Any]
+
+    async def expiries(self) -> dict[str, bool]:
+        return {key: life_s is not None for key, life_s in (await self.lives()).items()}
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -46,31 +49,34 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         async def call(function: Callable[..., Any], *args: Any) -> Any:
             return function(*args)
 
-        async def memory_expiries() -> dict[str, bool]:
-            return {key: expires is not None for key, expires in memory.names().items()}
+        async def memory_lives() -> dict[str, float | None]:
+            now = CLOCK.monotonic()
+            return {key: None if expires is None else expires - now for key, expires in memory.names().items()}
 
         world = World(
             memory,
             lambda key, value: call(memory.put_raw, key, value),
             lambda key: call(memory.evict, key),
             lambda: call(memory.flush),
-            memory_expiries,
+            memory_lives,
         )
         yield world
-        lasting = {key for key, expiring in (await memory_expiries()).items() if not expiring}
+        lasting = {key for key, expiring in (await world.expiries()).items() if not expiring}
         assert {key.partition("}:")[2] for key in lasting} <= {"epoch"}
         return
     client = connect(request.getfixturevalue("redis_url"))
 
-    async def redis_expiries() -> dict[str, bool]:
-        return {str(key, "utf-8"): await client.ttl(key) > 0 for key in cast("list[bytes]", await client.keys())}
+    async def redis_lives() -> dict[str, float | None]:
+        names = cast("list[bytes]", await client.keys())
+        lives = {str(name, "utf-8"): await client.pttl(name) for name in names}
+        return {name: None if life_ms == -1 else life_ms / 1000 for name, life_ms in lives.items()}
 
     yield World(
         RedisStore(client),
         lambda key, value: client.set(key, value, keepttl=True),
         client.delete,
         client.flushall,
-        redis_expiries,
+        redis_lives,
     )
     await client.aclose()
 
@@ -353,11 +359,54 @@ async def test_rates_count_events_per_hour_kind_and_source_without_duplicates(wo
 
 
 async def test_sums_last_and_belong_to_their_tenant(world: World) -> None:
-    await world.store.add("stamford", {"hits": 2, "hits|tool|get_jobs": 2})
-    await world.store.add("stamford", {"hits": 3})
-    await world.store.add("stamford", {})
+    await world.store.add("stamford", {"hits": 2, "hits|tool|get_jobs": 2}, batch="p1:1")
+    await world.store.add("stamford", {"hits": 3}, batch="p1:2")
+    await world.store.add("stamford", {}, batch="p1:3")
     assert await world.store.totals("stamford") == {"hits": 5, "hits|tool|get_jobs": 2}
     assert await world.store.totals("guilford") == {}
+
+
+async def test_a_batch_is_added_once_however_often_it_is_sent(world: World) -> None:
+    for batch in ("p1:1", "p1:1", "p1:2", "p1:1", "p1:2", "p2:1", "p2:1"):
+        await world.store.add("stamford", {"hits": 1, "misses": 2}, batch=batch)
+    assert await world.store.totals("stamford") == {"hits": 3, "misses": 6}
+    await world.store.add("guilford", {"hits": 1}, batch="p1:1")
+    assert await world.store.totals("guilford") == {"hits": 1}
+
+
+async def test_a_batch_without_a_process_is_refused(world: World) -> None:
+    with pytest.raises(ValueError, match="<process>:<number>"):
+        await world.store.add("stamford", {"hits": 1}, batch="1")
+
+
+async def test_reads_that_are_never_filled_leave_nothing_for_long(world: World) -> None:
+    for number in range(300):
+        key = CacheKey("stamford", "p1", "jobs", "detail", f"invented{number}")
+        await look(world, key, ("jobs", f"job:invented{number}"))
+    lives = {name: life_s for name, life_s in (await world.lives()).items() if "}:g:" in name}
+    assert len(lives) == 301
+    assert max(lives.values()) <= NOTED_LIFE_S
+
+
+async def test_a_bump_of_what_was_only_noted_counts_and_does_not_make_it_last(world: World) -> None:
+    before = await look(world)
+    await world.store.append_and_bump("stamford", TAGS, notice(), call())
+    assert (await look(world)).vector != before.vector
+    assert await fill(world, before) is False
+    lives = await world.lives()
+    assert max(lives[system_key("stamford", f"g:{tag}")] for tag in TAGS) <= NOTED_LIFE_S
+
+
+async def test_generations_that_an_entry_names_outlive_it_also_after_a_bump_and_a_shorter_entry(world: World) -> None:
+    seen = await look(world)
+    assert await fill(world, seen, ttl_s=86_400)
+    other = CacheKey("stamford", "p1", "jobs", "list", "all")
+    await filled(world, other, TAGS)
+    lives = await world.lives()
+    assert min(lives[system_key("stamford", f"g:{tag}")] for tag in TAGS) > 86_400 > GENERATION_LIFE_S
+    await world.store.append_and_bump("stamford", TAGS[:1], notice(), call())
+    assert (await look(world)).verdict is Verdict.MISS
+    assert (await world.lives())[system_key("stamford", f"g:{TAGS[0]}")] > 86_400
 
 
 async def test_every_key_but_the_named_ones_expires(world: World) -> None:
@@ -366,7 +415,7 @@ async def test_every_key_but_the_named_ones_expires(world: World) -> None:
     await world.store.renew_epoch("stamford", call())
     await world.store.withdraw("stamford", "p1", call())
     await world.store.delete_some("stamford", entry_glob("stamford"), 0, call())
-    await world.store.add("stamford", {"hits": 1})
+    await world.store.add("stamford", {"hits": 1}, batch="p1:1")
     await world.store.ping(call())
     lasting = {key for key, expiring in (await world.expiries()).items() if not expiring}
     assert lasting <= PERMANENT
@@ -378,14 +427,3 @@ async def test_a_partition_nobody_admitted_leaves_no_key_of_its_own(world: World
         await look(world, CacheKey("stamford", f"invented{number}", "jobs", "detail", "j1"))
         await world.store.admission("stamford", f"invented{number}", call())
     assert [key for key in await world.expiries() if "invented" in key] == []
-
-
-async def test_generations_outlive_a_longer_entry(request: pytest.FixtureRequest, redis_url: str) -> None:
-    """A lifetime set above the usual retention must not be cut short by its generations."""
-    client = connect(redis_url)
-    store = RedisStore(client)
-    seen = await store.read(KEY, TAGS, "", want=True, call=call())
-    await store.fill(KEY, TAGS, seen, encoded(seen), ttl_s=86_400, admission_s=60, call=call())
-    lives = [await client.ttl(system_key("stamford", f"g:{tag}")) for tag in TAGS]
-    assert min(lives) > 86_400 > GENERATION_LIFE_S
-    await client.aclose()

@@ -376,3 +376,75 @@ async def test_no_key_but_entries_carries_the_entries_prefix(redis_url: str) -> 
         assert all(name.startswith("jobnimbus-sys:{") for name in names - {KEY.text})
         assert system_key("stamford", "epoch") in names
         await control.aclose()
+
+
+@pytest.mark.parametrize("l1_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("reader", ["connected before", "new process"])
+async def test_a_restart_that_lost_an_acknowledged_invalidation_revives_nothing(
+    start_redis: StartRedis, reader: str, l1_bytes: int
+) -> None:
+    """The server comes back with a snapshot in which the entry and its old generations are still there."""
+    server = start_redis()
+    async with world(server.url, l1_bytes=l1_bytes) as w, world(server.url, l1_bytes=l1_bytes) as idle:
+        assert (await w.read()).value == b"v1"
+        assert (await idle.read()).value == b"v1"
+        assert (await idle.read()).status is Status.HIT
+        with server.client() as operator:
+            operator.save()
+        await w.changed()
+        await asyncio.to_thread(server.restart)
+        with server.client() as operator:
+            assert operator.exists(KEY.text) == 1
+        if reader == "connected before":
+            idle.version = 2
+            outcome = await idle.read()
+        else:
+            async with world(server.url) as late:
+                late.version = 2
+                outcome = await late.read()
+        assert (outcome.value, outcome.status) == (b"v2", Status.MISS)
+        outcome = await w.read()
+        assert (outcome.value, outcome.status) == (b"v2", Status.HIT)
+
+
+async def test_a_fill_begun_before_a_restart_that_lost_the_invalidation_keeps_nothing(start_redis: StartRedis) -> None:
+    server = start_redis()
+    client = connect(server.url)
+    store, call = RedisStore(client), Call.begin(CLOCK, "r")
+    seen = await store.read(KEY, TAGS, "", want=True, call=call)
+    with server.client() as operator:
+        operator.save()
+    notice = Notice("job.updated", "job", "j1", "webhook", CLOCK.now(), "e1")
+    await store.append_and_bump("stamford", TAGS, notice, call)
+    await asyncio.to_thread(server.restart)
+    assert await store.fill(KEY, TAGS, seen, b"x", ttl_s=60, admission_s=60, call=call) is False
+    await client.aclose()
+
+
+async def test_a_restart_that_lost_nothing_costs_the_hits_once_for_all_processes(start_redis: StartRedis) -> None:
+    server = start_redis()
+    async with world(server.url) as w, world(server.url) as other:
+        await w.read()
+        with server.client() as operator:
+            operator.save()
+        await asyncio.to_thread(server.restart)
+        assert (await w.read()).status is Status.MISS
+        assert (await other.read()).status is Status.HIT
+        assert (await w.read()).status is Status.HIT
+
+
+async def test_a_server_that_does_not_tell_who_it_is_counts_as_another_with_each_connection(
+    start_redis: StartRedis,
+) -> None:
+    """Managed services may refuse INFO."""
+    server = start_redis()
+    with server.client() as operator:
+        operator.execute_command("ACL", "SETUSER", "default", "-info")
+    async with world(server.url) as w:
+        await w.read()
+        async with world(server.url) as late:
+            late.version = 2
+            outcome = await late.read()
+            assert (outcome.value, outcome.status) == (b"v2", Status.MISS)
+            outcome = await late.read()
+            assert (outcome.value, outcome.status) == (b"v2", Status.HIT)

@@ -33,7 +33,7 @@ ARGUMENTS = {
     "get_calendar_activities": COMMON | {"date_from", "date_to", "owner_id"},
     "get_tasks": COMMON | SORT | {"job_id", "contact_id", "related_to", "owner_id", "is_completed", "overdue",
                                   "priority", "record_type", "date_from", "date_to"},
-    "get_users": COMMON | {"active_only"},
+    "get_users": COMMON | SORT | {"active_only"},
     "get_attachments": COMMON | SORT | {"job_id", "contact_id", "related_to", "file_type", "date_from", "date_to"},
     "get_webhooks": set(),
 }  # fmt: skip

@@ -95,7 +95,7 @@ def reads_about(record: Mapping[str, Any], others: list[str]) -> list[Read]:
             belongs = AnyOf((Is("primary.id", scope), Is("related.id", scope)))
             where: Where = (belongs,) if entity is Entity.JOBS else (Is("related.id", scope),)
             made.append(Read.block(entity, where, Sort(), 0, scope=frozenset({scope})))
-    if "number" in record and record["number"]:
+    if record.get("number"):
         number = OneOf("number", (str(record["number"]),))
         made.append(Read.scan(Entity.JOBS, (number,), operation=Operation.SEARCH))
     return made

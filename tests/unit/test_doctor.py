@@ -62,11 +62,13 @@ async def test_all_is_well_when_everything_is_set_and_answers() -> None:
 async def test_nothing_set_works_and_says_what_is_off() -> None:
     findings = await examine(Settings.from_env({}), probes())
     off = {one.subject: one.sentence for one in findings if one.level is Level.WARN}
-    assert off.keys() == {"store", "key of default", "admin", "webhooks"}
+    assert off.keys() == {"store", "consistency of default", "key of default", "admin", "webhooks"}
     assert "REDIS_URL" in off["store"]
     assert "JOBNIMBUS_API_KEY" in off["key of default"]
     assert "ADMIN_TOKEN" in off["admin"]
     assert "WEBHOOK_SECRET" in off["webhooks"]
+    assert off["consistency of default"].startswith("ttl: ")
+    assert "lifetimes are the only bound" in off["consistency of default"]
     assert worst(findings) is Level.WARN
 
 
@@ -113,6 +115,15 @@ async def test_accounts_are_told_apart() -> None:
     assert "JOBNIMBUS_API_KEY_NEW_HAVEN" in (await finding(env, "key of new-haven", probes())).sentence
     assert (await finding(env, "webhooks of stamford", probes())).level is Level.OK
     assert "WEBHOOK_SECRET_NEW_HAVEN" in (await finding(env, "webhooks of new-haven", probes())).sentence
+    promised, bounded = [await finding(env, f"consistency of {name}", probes()) for name in ("stamford", "new-haven")]
+    assert (promised.level, promised.sentence.partition(":")[0]) == (Level.OK, "strict")
+    assert (bounded.level, bounded.sentence.partition(":")[0]) == (Level.WARN, "ttl")
+
+
+@pytest.mark.parametrize("variable", ["WEBHOOK_SECRET", "WEBHOOK_SECRET_DEFAULT", "WEBHOOK_SIGNING_SECRET"])
+async def test_any_webhook_secret_of_an_account_makes_its_reads_strict(variable: str) -> None:
+    told = await finding({variable: TOKEN}, "consistency of default", probes())
+    assert (told.level, told.sentence.partition(":")[0]) == (Level.OK, "strict")
 
 
 async def test_no_finding_holds_a_secret() -> None:

@@ -1,7 +1,7 @@
 -- Looks one entry up and notes the generations of its tags.
 -- KEYS  1 entry, 2 admission marker, 3 fill guard, 4 epoch, 5.. generations
--- ARGV  1 etag the caller holds ('' none), 2 '1' look the entry up / '0' only note, 3 life of a generation in s,
---       4 token of a new epoch, 5 first byte of the format
+-- ARGV  1 etag the caller holds ('' none), 2 '1' look the entry up / '0' only note, 3 life of the guard in s,
+--       4 token of a new epoch, 5 first byte of the format, 6 life in s of a generation that no entry names yet
 -- Reply {verdict, PTTL of the entry, admitted, vector, guard, value}; 0 miss, 1 hit, 2 not modified (the etag stands in
 --       the vector's place, so that the reply of another command is not taken for this one's), 3 corrupt.
 --       The vector is epoch and generations, one a line. An empty one: some is missing and cannot be made, so nothing
@@ -52,7 +52,7 @@ local function made(i)
         reply = redis.pcall('SET', KEYS[4], found[3])
     else
         found[i] = fresh
-        reply = redis.pcall('SET', KEYS[i + 1], fresh, 'EX', ARGV[3])
+        reply = redis.pcall('SET', KEYS[i + 1], fresh, 'EX', i == 2 and ARGV[3] or ARGV[6])
     end
     return not reply.err
 end

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobnimbus_mcp.cache.admission import UNDECIDED_S
+from jobnimbus_mcp.cache.admission import CHECK_S, UNDECIDED_S
+from jobnimbus_mcp.cache.connect_redis import connect
 from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
 from jobnimbus_mcp.cache.key import CacheKey
 from jobnimbus_mcp.cache.l1 import L1
@@ -18,6 +19,7 @@ from jobnimbus_mcp.cache.policy import Policy
 from jobnimbus_mcp.cache.ports import Seen, StoreError, StoreTimeout
 from jobnimbus_mcp.cache.read_through import Question, ReadThrough
 from jobnimbus_mcp.cache.store_memory import MemoryStore
+from jobnimbus_mcp.cache.store_redis import RedisStore
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import ManualClock
 from jobnimbus_mcp.errors import (
@@ -50,11 +52,15 @@ class World:
         self.negative = False
         self.load_error: Exception | None = None
         self.admit_error: Exception | None = None
+        self.time_to_ask: list[float] = []
         self.go = asyncio.Event()
         self.go.set()
 
-    def question(self, partition: str = "p1", policy: Policy | None = None, tags: Sequence[str] = TAGS) -> Question:
-        return Question(CacheKey("stamford", partition, "jobs", "detail", "j1"), tuple(tags), policy or Policy(600))
+    def question(
+        self, partition: str = "p1", policy: Policy | None = None, tags: Sequence[str] = TAGS, bearer: str = ""
+    ) -> Question:
+        key = CacheKey("stamford", partition, "jobs", "detail", "j1", bearer)
+        return Question(key, tuple(tags), policy or Policy(600))
 
     def call(self, within_s: float = 14.0) -> Call:
         return Call.begin(self.clock, "r", within_s=within_s)
@@ -69,6 +75,7 @@ class World:
 
     async def admit(self, call: Call) -> None:
         self.asked += 1
+        self.time_to_ask.append(call.remaining_s(self.clock))
         await self.go.wait()
         if self.admit_error is not None:
             raise self.admit_error
@@ -245,6 +252,28 @@ async def test_age_zero_asks_now_joins_nothing_and_is_kept_for_others() -> None:
     )
     assert outcome.ttl_s == 600
     assert (await world.read()).value == b"v2"
+
+
+async def test_under_a_wall_clock_that_was_set_back_an_age_is_never_taken_for_less_than_it_is() -> None:
+    world = World()
+    await world.read(world.question(policy=Policy(600, jitter=0)))
+    world.clock.advance(3)
+    world.clock.jump_wall(-3600)
+    assert (await world.read(max_age_s=60)).status is Status.MISS  # of an age nobody knows
+    assert (await world.read(max_age_s=60)).status is Status.HIT
+    assert (await world.read()).status is Status.HIT
+
+    world.clock.advance(100)
+    world.clock.jump_wall(-99)
+    exact = world.question(policy=Policy(600, jitter=0))
+    assert (await world.read(exact, max_age_s=60)).status is Status.MISS  # its lifetime tells
+
+
+async def test_a_replica_whose_clock_is_a_little_ahead_costs_no_hit() -> None:
+    world = World()
+    await world.read()
+    world.clock.jump_wall(-0.5)
+    assert (await world.read(max_age_s=60)).status is Status.HIT
 
 
 # -- what is not kept --------------------------------------------------------------------------------------------------
@@ -453,6 +482,192 @@ async def test_a_refusal_the_store_could_not_be_told_of_still_counts_here() -> N
     assert (await world.read(admit=world.admit)).status is Status.HIT
 
 
+@pytest.mark.parametrize("recheck_due", [False, True])
+async def test_after_a_refused_load_an_origin_that_cannot_say_is_no_leave_to_serve(recheck_due: bool) -> None:
+    world = World()
+    await world.read(admit=world.admit)
+    if recheck_due:
+        world.clock.advance(ADMISSION_S)
+    other = dataclasses.replace(world.question(), key=CacheKey("stamford", "p1", "jobs", "detail", "j2"))
+    world.load_error = UpstreamUnauthorized("refused")
+    with pytest.raises(UpstreamUnauthorized):
+        await world.read(other, admit=world.admit)
+    world.load_error = world.admit_error = UpstreamServerError("down")
+    for _ in range(2):
+        with pytest.raises(UpstreamServerError):
+            await world.read(admit=world.admit)
+    world.load_error = world.admit_error = None
+    await world.read(admit=world.admit)
+    assert (await world.read(admit=world.admit)).status is Status.HIT
+
+
+async def test_an_answer_asked_for_before_a_refusal_does_not_take_it_back() -> None:
+    world = World()
+    await world.read(admit=world.admit)
+    world.clock.advance(ADMISSION_S)
+    world.go.clear()
+    other = dataclasses.replace(world.question(), key=CacheKey("stamford", "p1", "jobs", "detail", "j2"))
+    slow = asyncio.create_task(world.read(other, admit=world.admit))
+    await ticks()
+    world.clock.advance(1)
+
+    async def refusing(call: Call) -> Loaded:
+        raise UpstreamUnauthorized("refused")
+
+    third = dataclasses.replace(world.question(), key=CacheKey("stamford", "p1", "jobs", "detail", "j3"))
+    with pytest.raises(UpstreamUnauthorized):
+        await world.cache.read(third, refusing, call=world.call(), admit=world.admit)
+    world.go.set()
+    await slow
+    world.admit_error = UpstreamUnauthorized("refused")
+    with pytest.raises(UpstreamUnauthorized):
+        await world.read(other, admit=world.admit)
+
+
+async def test_a_check_before_a_hit_takes_no_longer_than_an_origin_may_take_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    await world.read(admit=world.admit)
+    world.clock.advance(ADMISSION_S)
+    monkeypatch.setattr("jobnimbus_mcp.cache.admission.CHECK_S", 0.01)
+    world.go.clear()  # the origin hangs
+    async with asyncio.timeout(2):
+        for _ in range(2):
+            assert (await world.read(admit=world.admit)).status is Status.HIT
+    assert world.asked == 1
+    world.clock.advance(UNDECIDED_S)
+    monkeypatch.undo()
+    world.go.set()
+    await world.read(admit=world.admit)
+    await world.read(admit=world.admit, call=world.call(within_s=2))
+    assert world.time_to_ask == pytest.approx([0.01, CHECK_S])
+
+
+async def test_a_tool_without_a_read_gives_the_origin_all_the_time_its_call_has() -> None:
+    world = World()
+    await world.read(admit=world.admit)
+    world.clock.advance(ADMISSION_S)
+    world.go.clear()
+    hit = asyncio.create_task(world.read(admit=world.admit))
+    await ticks()
+    tool = asyncio.create_task(world.cache.admitted("stamford", "p1", world.admit, world.call()))
+    await ticks()
+    world.go.set()
+    await asyncio.gather(hit, tool)
+    assert world.time_to_ask == [CHECK_S, 14.0]
+
+
+# Several bearers of one partition: entries are shared, and nothing else.
+
+
+async def test_bearers_of_one_partition_share_entries_and_each_is_asked_for_once() -> None:
+    world = World()
+    good, second = world.question(bearer="good"), world.question(bearer="second")
+    await world.read(good, admit=world.admit)
+    for _ in range(2):
+        assert (await world.read(second, admit=world.admit)).status is Status.HIT
+    assert (world.loads, world.asked) == (1, 1)
+    await world.cache.admitted("stamford", "p1", world.admit, world.call(), bearer="second")
+    assert world.asked == 1
+    await world.cache.admitted("stamford", "p1", world.admit, world.call(), bearer="third")
+    assert world.asked == 2
+
+
+async def test_a_bearer_refused_loses_its_own_acceptance_and_the_others_keep_their_entries() -> None:
+    world = World()
+    good, bad = world.question(bearer="good"), world.question(bearer="bad")
+    await world.read(bad, admit=world.admit)
+    world.clock.advance(ADMISSION_S - 1)
+    await world.read(good, admit=world.admit)  # asked, accepted and marked for its own while
+    world.clock.advance(1)
+    world.admit_error = UpstreamUnauthorized("refused")
+    for _ in range(3):
+        with pytest.raises(UpstreamUnauthorized):
+            await world.read(bad, admit=world.admit)
+        assert (await world.read(good, admit=world.admit)).status is Status.HIT
+    assert world.loads == 1
+    world.admit_error = UpstreamServerError("down")
+    with pytest.raises(UpstreamServerError):
+        await world.read(bad, admit=world.admit)
+
+
+async def test_a_bearer_refused_while_its_acceptance_counts_loses_that_and_the_others_nothing() -> None:
+    world = World()
+    good, bad = world.question(bearer="good"), world.question(bearer="bad")
+    await world.read(bad, admit=world.admit)
+    await world.read(good, admit=world.admit)
+    world.load_error = world.admit_error = UpstreamUnauthorized("refused")
+    other = dataclasses.replace(bad, key=CacheKey("stamford", "p1", "jobs", "detail", "j2", "bad"))
+    with pytest.raises(UpstreamUnauthorized):
+        await world.read(other, admit=world.admit)
+    markers = [await world.store.admission("stamford", bearer, world.call()) for bearer in ("bad", "good")]
+    assert [marked for marked, _ in markers] == [False, True]
+    assert world.entry_keys() == [good.key.text]
+    assert (await world.read(good, admit=world.admit)).tier is Tier.L1
+    with pytest.raises(UpstreamUnauthorized):
+        await world.read(bad, admit=world.admit)
+
+
+async def test_a_refused_bearer_that_keeps_asking_does_not_keep_the_others_from_filling() -> None:
+    world = World()
+    good, bad = world.question(bearer="good"), world.question(bearer="bad")
+    await world.read(bad, admit=world.admit)
+    world.clock.advance(ADMISSION_S)
+    world.admit_error = UpstreamUnauthorized("refused")
+    with pytest.raises(UpstreamUnauthorized):
+        await world.read(bad, admit=world.admit)
+
+    async def refusing(call: Call) -> None:
+        raise UpstreamUnauthorized("refused")
+
+    world.go.clear()
+    other = dataclasses.replace(good, key=CacheKey("stamford", "p1", "jobs", "detail", "j2", "good"))
+    filling = asyncio.create_task(world.read(other, admit=world.admit))
+    await ticks()
+    with pytest.raises(UpstreamUnauthorized):
+        await world.read(bad, admit=refusing)
+    world.go.set()
+    await filling
+    assert (await world.read(other, admit=world.admit)).status is Status.HIT
+
+
+@pytest.mark.parametrize("store_away", [False, True])
+async def test_bearers_of_one_partition_do_not_join_each_others_loads(store_away: bool) -> None:
+    world = World()
+    if store_away:
+        world.store.fail("refused")
+
+    async def refusing(call: Call) -> Loaded:
+        await world.go.wait()
+        raise UpstreamUnauthorized("refused")
+
+    world.go.clear()
+    good = asyncio.create_task(world.read(world.question(bearer="good")))
+    bad = asyncio.create_task(world.cache.read(world.question(bearer="bad"), refusing, call=world.call()))
+    await ticks()
+    world.go.set()
+    assert (await good).value == b"v1"
+    with pytest.raises(UpstreamUnauthorized):
+        await bad
+
+
+async def test_bearers_of_one_partition_do_not_share_the_round_trip_that_tells_of_their_acceptance() -> None:
+    class Remote(MemoryStore):
+        async def read(self, *args: Any, **options: Any) -> Seen:
+            await asyncio.sleep(0)
+            return await super().read(*args, **options)
+
+    world = World(store=Remote(ManualClock()))
+    await world.read(world.question(bearer="good"), admit=world.admit)
+    world.admit_error = UpstreamUnauthorized("refused")
+    kinds = ["good", "good", "bad", "good", "bad"]
+    results = await asyncio.gather(
+        *(world.read(world.question(bearer=kind), admit=world.admit) for kind in kinds), return_exceptions=True
+    )
+    assert [isinstance(result, Outcome) for result in results] == [kind == "good" for kind in kinds]
+
+
 async def test_an_acceptance_that_a_refusal_overtook_is_not_noted() -> None:
     world = World()
     await world.read(admit=world.admit)
@@ -527,7 +742,7 @@ async def test_a_pattern_deletes_what_matches_is_logged_and_undone_by_no_late_fi
     late = asyncio.create_task(world.read(other))
     await ticks()
     notice = Notice("cache.invalidate", "jobs", "", "admin", world.clock.now(), "a1")
-    deleted = await world.invalidator.invalidate_pattern("stamford", "*", "jobs", "det*", "j?", notice, world.call())
+    deleted = await world.invalidator.invalidate_pattern("stamford", "*:jobs:det*:j?", notice, world.call())
     world.go.set()
     await late
     assert deleted == 1
@@ -604,3 +819,18 @@ async def test_reads_of_one_key_at_once_share_round_trips() -> None:
     outcomes = await asyncio.gather(*(world.read() for _ in range(500)))
     assert {outcome.tier for outcome in outcomes} == {Tier.L1}
     assert store.sent == 2
+
+
+async def test_the_redis_store_keeps_an_acceptance_under_its_bearers_own_name(redis_url: str) -> None:
+    world, client = World(), connect(redis_url)
+    cache = ReadThrough(
+        RedisStore(client), world.l1, clock=world.clock, random01=lambda: 0.5, recorder=InMemoryRecorder()
+    )
+    good, second = world.question(bearer="good"), world.question(bearer="second")
+    for question in (good, second, good, second):
+        await cache.read(question, world.loader, call=world.call(), admit=world.admit)
+    assert (world.loads, world.asked) == (1, 1)
+    await cache.admitted("stamford", "p1", world.admit, world.call(), bearer="third")
+    assert world.asked == 2
+    await cache.aclose()
+    await client.aclose()

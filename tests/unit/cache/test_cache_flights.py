@@ -10,7 +10,15 @@ import pytest
 
 from jobnimbus_mcp.cache.ports import StoreError, StoreTimeout
 from jobnimbus_mcp.cache.shared_reads import SharedReads
-from jobnimbus_mcp.cache.single_flight import Flight, Joining, SingleFlight
+from jobnimbus_mcp.cache.single_flight import (
+    GATHER_S,
+    JOIN_WITHIN_S,
+    LINGER_S,
+    SPACING_S,
+    Flight,
+    Joining,
+    SingleFlight,
+)
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import ManualClock, SystemClock
 from jobnimbus_mcp.errors import UpstreamServerError, UpstreamTimeout
@@ -170,6 +178,66 @@ async def test_where_nothing_is_known_a_slow_load_delays_the_next_for_a_moment_o
     await begun(loads, 2)
     loads.go.set()
     assert [await slow, await second] == [(1, False), (2, False)]
+
+
+async def test_a_call_waits_once_for_its_turn_however_many_reads_it_makes() -> None:
+    clock, loads = SystemClock(), Loads()
+    flights: SingleFlight[int] = SingleFlight(clock)
+    one = call(clock)
+
+    def fly(key: str, by: Call) -> asyncio.Task[tuple[int, bool]]:
+        return asyncio.create_task(flights.fly(key, loads.body(), call=by, joining=Joining.UNBEGUN))
+
+    tasks = [fly(key, call(clock)) for key in ("a", "b", "c")]
+    await begun(loads, 3)
+    before = one.spaced
+    tasks.append(fly("a", one))
+    await begun(loads, 4)
+    assert (before, one.spaced) == (False, True)
+    tasks.append(fly("c", call(clock)))  # waits for its turn, and the spaced call does not wait with it
+    await ticks()
+    asked = clock.monotonic()
+    tasks += [fly("b", one), fly("c", one)]
+    await begun(loads, 6)
+    assert clock.monotonic() - asked < SPACING_S - GATHER_S
+    loads.go.set()
+    assert [joined for _, joined in await asyncio.gather(*tasks)] == [False] * 7
+
+
+async def test_a_load_begun_so_long_ago_that_its_deadline_is_near_is_not_joined() -> None:
+    clock, loads = ManualClock(), Loads()
+    flights: SingleFlight[int] = SingleFlight(clock)
+
+    def fly() -> asyncio.Task[tuple[int, bool]]:
+        return asyncio.create_task(flights.fly("k", loads.body(), call=call(clock, 14.0)))
+
+    first = fly()
+    await ticks()
+    clock.advance(JOIN_WITHIN_S)
+    second = fly()
+    await ticks()
+    clock.advance(1)
+    third, fourth = fly(), fly()
+    await ticks()
+    loads.go.set()
+    assert [await task for task in (first, second, third, fourth)] == [(1, False), (1, True), (2, False), (2, True)]
+
+
+async def test_a_landed_flight_is_remembered_for_as_long_as_a_burst_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, loads, later_s = SystemClock(), Loads(), 0.0
+    flights: SingleFlight[int] = SingleFlight(clock)
+    loop = asyncio.get_running_loop()
+    time_of = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_of() + later_s)
+    loads.go.set()
+    assert await flights.fly("k", loads.body(), call=call(clock)) == (1, False)
+    await ticks()
+    later_s = 1.5  # a thousand readers on a busy machine
+    await ticks()
+    assert await flights.fly("k", loads.body(), call=call(clock), looked=0) == (1, True)
+    later_s = LINGER_S + 0.1
+    await ticks()
+    assert await flights.fly("k", loads.body(), call=call(clock), looked=0) == (2, False)
 
 
 async def test_closing_lets_loads_end_and_cancels_those_that_do_not() -> None:

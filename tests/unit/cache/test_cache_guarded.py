@@ -9,7 +9,7 @@ import pytest
 
 from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
 from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
-from jobnimbus_mcp.cache.key import CacheKey
+from jobnimbus_mcp.cache.key import CacheKey, entry_glob
 from jobnimbus_mcp.cache.ports import Seen, StoreError, StoreNotTried, StoreOutOfMemory, StoreTimeout, Verdict
 from jobnimbus_mcp.cache.store_memory import FailMode, MemoryStore
 from jobnimbus_mcp.call import Call
@@ -221,31 +221,98 @@ async def test_a_debt_made_while_another_is_paid_is_not_covered_by_that_payment(
     assert world.owing() == ("stamford",)
 
 
-async def test_healing_needs_no_call_and_pays_before_the_breaker_closes() -> None:
+async def opened(world: World, *, by: str) -> None:
+    """Open the breaker by invalidations, which are then owed, or by reads."""
+    world.store.fail("refused")
+    for _ in range(5):
+        with pytest.raises(StoreError):
+            await (world.bump() if by == "bump" else world.read())
+    assert world.state() is State.OPEN
+    await ticks()
+
+
+async def test_a_debt_is_paid_without_a_call_within_a_second_though_the_breaker_stays_open() -> None:
+    """Another process on the same store may never have lost it."""
     world = World()
     before = (await world.read()).vector
     async with world.guarded:
-        world.store.fail("refused")
-        for _ in range(5):
-            with pytest.raises(CacheUnavailable):
-                await world.bump()
+        await opened(world, by="bump")
+        for _ in range(3):
+            world.clock.advance(DEBT_RETRY_S)
+            await ticks()
+        assert world.owing() == ("stamford",)
+        world.store.fail(None)
+        world.clock.advance(DEBT_RETRY_S)
+        await ticks()
+        assert world.owing() == ()
+        neighbour = await world.store.read(KEY, ("jobs",), "", want=True, call=world.call())
+        assert neighbour.vector != before
+        # Neither the failed payments nor the good one are results for the breaker.
         assert world.state() is State.OPEN
+        assert world.breaker.retry_in_s == OPEN_S - 4 * DEBT_RETRY_S
+        world.clock.advance(OPEN_S)
+        await ticks(40)
+        assert world.state() is State.CLOSED
+
+
+async def test_a_debt_made_while_the_breaker_is_open_is_paid_within_a_second_too() -> None:
+    world = World()
+    async with world.guarded:
+        await opened(world, by="read")
+        world.store.fail(None)
+        with pytest.raises(StoreNotTried):
+            await world.bump()
+        world.clock.advance(DEBT_RETRY_S)
         await ticks()
-        world.clock.advance(OPEN_S / 2)
-        await ticks()
-        assert world.store.renewals == 0
-        world.clock.advance(OPEN_S / 2)
+        assert (world.owing(), world.state()) == ((), State.OPEN)
+
+
+async def test_a_store_away_for_the_open_time_is_probed_again_and_its_debts_wait() -> None:
+    world = World()
+    async with world.guarded:
+        await opened(world, by="bump")
+        world.clock.advance(OPEN_S)
         await ticks()
         assert world.state() is State.OPEN  # the probe failed
         assert world.owing() == ("stamford",)
         world.store.fail(None)
-        world.clock.advance(OPEN_S + DEBT_RETRY_S)
-        await ticks(40)
         world.clock.advance(OPEN_S)
         await ticks(40)
-        assert world.state() is State.CLOSED
+        assert (world.owing(), world.state()) == ((), State.CLOSED)
+
+
+@pytest.mark.parametrize("mode", ["refused", "timeout", "read_only"])
+async def test_a_process_started_while_the_store_is_away_owes_for_all_its_tenants(mode: FailMode) -> None:
+    """What the one before it was refused and could not pay died with it."""
+    world = World(tenants=("stamford", "guilford"))
+    before = (await world.read()).vector
+    world.store.fail(mode)
+    async with world.guarded:
+        await ticks()
+        assert world.owing() == ("stamford", "guilford")
+        world.store.fail(None)
+        world.clock.advance(DEBT_RETRY_S)
+        await ticks(40)
         assert world.owing() == ()
     assert (await world.read()).vector != before
+
+
+@pytest.mark.parametrize("mode", [None, "out_of_memory"])
+async def test_a_process_started_on_a_store_that_answers_owes_nothing(mode: FailMode | None) -> None:
+    world = World(tenants=("stamford", "guilford"))
+    world.store.fail(mode)
+    async with world.guarded:
+        await ticks()
+        assert (world.owing(), world.store.renewals) == ((), 0)
+
+
+async def test_a_deletion_by_pattern_that_failed_is_owed() -> None:
+    world = World()
+    await world.read()
+    world.store.fail("refused")
+    with pytest.raises(CacheUnavailable):
+        await world.guarded.delete_some("stamford", entry_glob("stamford", entity="jobs"), 0, world.call())
+    assert world.owing() == ("stamford",)
 
 
 async def test_a_breaker_without_debts_is_healed_by_a_ping() -> None:

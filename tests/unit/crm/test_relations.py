@@ -89,6 +89,10 @@ def dirtied(change: Change) -> set[str]:
             {"calendar", "activities", "job's activities"},
         ),
         (Change(EntityRef(Entity.USERS, "u1"), Action.UPDATED), {"users", "activities", "job's activities"}),
+        (
+            Change(EntityRef(Entity.USERS, "u1"), Action.CREATED, frozenset()),
+            {"users", "activities", "job's activities"},
+        ),
     ],
     ids=lambda value: f"{value.ref.entity} {value.action}" if isinstance(value, Change) else "",
 )

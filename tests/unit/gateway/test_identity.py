@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobnimbus_mcp.errors import InvalidInput, NotAuthenticated, SettingsError
@@ -62,6 +64,27 @@ def test_keys_declared_to_share_a_profile_share_a_partition_of_one_account() -> 
 
     assert shared.of("stamford", KEY) == shared.of("stamford", OTHER)
     assert shared.of("guilford", KEY) != shared.of("guilford", OTHER)
+
+
+def test_a_shared_partition_is_nobodys_own_and_every_caller_keeps_a_digest_of_its_own() -> None:
+    plain = Partitions("s" * 16)
+    own = [plain.digest("stamford", key) for key in (KEY, OTHER)]
+    makings = [Partitions("s" * 16, ["+".join(group)]) for group in (own, own[::-1])]
+    callers = [Identities(["stamford"], {}, made).identify(key, None) for made in makings for key in (KEY, OTHER)]
+
+    assert [caller.bearer for caller in callers] == own * 2
+    (partition,) = {caller.partition for caller in callers}
+    assert partition not in own
+    assert len(partition) == 32
+    assert Identities(["stamford"], {"stamford": KEY}, makings[0]).server_caller("stamford") == replace(
+        callers[0], own_key=False
+    )
+
+
+def test_a_partition_of_one_key_is_its_own_digest() -> None:
+    caller = identities("stamford").identify(KEY, None)
+
+    assert caller.bearer == caller.partition
 
 
 def test_a_malformed_group_is_refused_at_start() -> None:

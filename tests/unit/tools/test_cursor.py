@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,36 @@ def test_what_does_not_belong_to_the_cursor_is_refused(arguments: dict[str, Any]
     with pytest.raises(InvalidInput) as refused:
         merged_arguments("get_jobs", arguments)
     assert refused.value.field == field
+
+
+def test_an_argument_left_at_null_changes_nothing_of_the_question() -> None:
+    merged, _ = merged_arguments("get_jobs", {"cursor": WORD, "status": None, "size": None})
+
+    assert merged["status"] == "Lead"
+    assert merged["size"] == 10
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [1],
+        {"a": 1},
+        "text",
+        [1, "get_jobs", {}, "x", None],
+        [1, "get_jobs", {}, -5, None],
+        [1, "get_jobs", {}, 10**12, None],
+        [1, "get_jobs", [], 5, None],
+        [1, "get_jobs", {}, 5, [1, 2]],
+        [1, "get_jobs", {}, 5, ["a", "b", "c"]],
+        [1, "get_jobs", {}, 5, [1, 9, 9]],
+        [2, "get_jobs", {}, 5, None],
+    ],
+)
+def test_a_well_made_word_with_senseless_content_is_refused(body: Any) -> None:
+    raw = orjson.dumps(body)
+    check = hashlib.blake2b(raw, digest_size=6, person=b"jn-cursor").digest()
+    with pytest.raises(InvalidInput):
+        Cursor.read(base64.urlsafe_b64encode(check + raw).decode(), "get_jobs")
 
 
 def test_a_cursor_of_another_tool_is_refused() -> None:

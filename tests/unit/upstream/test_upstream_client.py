@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -92,6 +92,7 @@ class World:
         rate: float = 0,
         max_concurrent: int = 8,
         random01: float = 1.0,
+        trusted: Iterable[str] = (KEY,),
     ) -> None:
         self.clock = ManualClock()
         self.recorder = InMemoryRecorder()
@@ -108,6 +109,7 @@ class World:
             recorder=self.recorder,
             on_call=lambda instance, entity: self.calls.update([(instance, entity)]),
             max_concurrent=max_concurrent,
+            trusted=[(instance, key) for instance in instances for key in trusted],
         )
 
     def load(
@@ -236,15 +238,26 @@ async def test_a_block_without_a_count_counts_what_it_saw_and_says_so() -> None:
     assert "did not say" in answer["incomplete"]
 
 
-async def test_a_scan_reads_every_page_oldest_first_and_checks_every_row() -> None:
+@pytest.mark.parametrize(("sort", "direction"), [(Sort(), "desc"), (Sort("date_updated", descending=False), "asc")])
+async def test_a_scan_reads_every_page_in_the_order_asked_for_and_checks_every_row(sort: Sort, direction: str) -> None:
     rows = [row(n, name="Hail damage" if n % 100 == 0 else "Leak") for n in range(1_730)]
     world = World(listing(rows))
-    answer = await world.load(Read.scan(Entity.JOBS, (Word("hail", ("name",)),)))
-    assert answer == {"rows": [found for found in rows if found["name"] == "Hail damage"]}
-    pages = sorted((int(dict(sent.params)["from"]), int(dict(sent.params)["size"])) for sent in world.sender.sent)
+    answer = await world.load(Read.scan(Entity.JOBS, (Word("hail", ("name",)),), sort=sort))
+    ordered = rows[::-1] if direction == "desc" else rows
+    assert answer == {"rows": [found for found in ordered if found["name"] == "Hail damage"]}
+    asked = [dict(sent.params) for sent in world.sender.sent]
+    pages = sorted((int(params["from"]), int(params["size"])) for params in asked)
     assert pages == [(0, 500), (500, 500), (1_000, 500), (1_500, 230)]
-    assert {dict(sent.params)["sort_direction"] for sent in world.sender.sent} == {"asc"}
-    assert all("hail" in dict(sent.params)["filter"] for sent in world.sender.sent)
+    assert {(params["sort_field"], params["sort_direction"]) for params in asked} == {(sort.field, direction)}
+    assert all("hail" in params["filter"] for params in asked)
+
+
+async def test_a_scan_is_asked_newest_first_when_no_order_was_asked_for() -> None:
+    world = World(listing([row(n) for n in range(3)]))
+    answer = await world.load(Read.scan(Entity.JOBS, ()))
+    assert [found["jnid"] for found in answer["rows"]] == ["r2", "r1", "r0"]
+    (request,) = world.sender.sent
+    assert dict(request.params)["sort_field"] == "date_created"
 
 
 async def test_the_further_pages_of_a_scan_are_asked_for_together() -> None:
@@ -272,14 +285,14 @@ async def test_a_scan_reads_whole_lists_from_a_jobnimbus_that_clamps_its_pages()
 @pytest.mark.parametrize(
     ("entity", "total", "read", "why"),
     [
-        (Entity.JOBS, 6_000, 5_000, "only the first 5000 of 6000"),
+        (Entity.JOBS, 6_000, 5_000, "only 5000 of 6000 rows were looked at, those with the newest date_created"),
         (Entity.ACTIVITIES, 1_300, 1_000, "first 1000 of 1300"),
     ],
 )
 async def test_a_scan_says_when_there_is_more_than_it_may_read(entity: Entity, total: int, read: int, why: str) -> None:
     world = World(listing([row(n) for n in range(total)], envelope="activity"))
     answer = await world.load(Read.scan(entity, ()))
-    assert len(answer["rows"]) == read
+    assert [found["jnid"] for found in answer["rows"]] == [f"r{n}" for n in range(total - 1, total - 1 - read, -1)]
     assert why in answer["incomplete"]
 
 
@@ -305,7 +318,14 @@ async def test_a_jobnimbus_that_gives_more_rows_than_asked_for_is_cut_to_what_wa
     assert [found["jnid"] for found in answer["rows"]] == [f"r{n}" for n in range(100)]
 
 
-async def test_a_scan_notices_rows_that_came_while_it_read() -> None:
+@pytest.mark.parametrize(
+    ("sort", "read"),
+    [
+        (Sort(descending=False), 600),
+        (Sort(), 599),  # the new row stands first and pushes one seen before onto the second page
+    ],
+)
+async def test_a_scan_notices_rows_that_came_while_it_read(sort: Sort, read: int) -> None:
     rows = [row(n) for n in range(600)]
 
     def answer(request: Request) -> Answer:
@@ -313,9 +333,9 @@ async def test_a_scan_notices_rows_that_came_while_it_read() -> None:
         rows.append(row(len(rows)))
         return given
 
-    answered = await World(answer).load(Read.scan(Entity.JOBS, ()))
-    assert len(answered["rows"]) == 600
-    assert "counts 601 rows and gave 600" in answered["incomplete"]
+    answered = await World(answer).load(Read.scan(Entity.JOBS, (), sort=sort))
+    assert len({found["jnid"] for found in answered["rows"]}) == len(answered["rows"]) == read
+    assert f"counts 601 rows and gave {read}" in answered["incomplete"]
 
 
 async def test_a_refused_scan_is_an_error_and_ends_its_other_pages() -> None:
@@ -537,9 +557,9 @@ async def test_slots_are_shared_by_all_keys_of_an_account_and_apart_for_each_acc
         await gate.wait()
         return GOOD
 
-    world = World(wait, max_concurrent=3)
-    loads = [world.load(key=f"key-number-{n:06}") for n in range(20)]
-    loads += [world.load(instance="guilford", key=f"key-number-{n:06}") for n in range(20)]
+    keys = [f"key-number-{n:06}" for n in range(20)]
+    world = World(wait, max_concurrent=3, trusted=keys)
+    loads = [world.load(instance=instance, key=key) for instance in ("stamford", "guilford") for key in keys]
     tasks = [asyncio.ensure_future(load) for load in loads]
     await world.settle()
     assert world.sender.most_under_way == 6

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobnimbus_mcp.crm.query import Is
+from jobnimbus_mcp.crm.query import Is, Sort
 from jobnimbus_mcp.upstream.paging import (
     PAGES_MAX,
     Merged,
@@ -85,11 +85,25 @@ def test_merging_keeps_order_drops_repeats_and_drops_what_does_not_match() -> No
         (6, 7, 10_000, "JobNimbus counts 7 rows and gave 6"),
         (7, None, 10_000, "JobNimbus did not say how many rows there are"),
         (1_000, 1_001, 1_000, "JobNimbus shows only the first 1000 of 1001 rows of this list"),
-        (5_000, 12_000, 10_000, "only the first 5000 of 12000 rows were looked at"),
+        (5_000, 12_000, 10_000, "only 5000 of 12000 rows were looked at, those with the newest date_created"),
     ],
 )
 def test_a_scan_says_why_it_did_not_see_everything(seen: int, count: int | None, window: int, why: str | None) -> None:
-    assert why_scan_incomplete(Merged([], seen, misfits=3), count, window=window, limit=5_000) == why
+    assert why_scan_incomplete(Merged([], seen, misfits=3), count, window=window, limit=5_000, sort=Sort()) == why
+
+
+@pytest.mark.parametrize(
+    ("sort", "which"),
+    [
+        (Sort(), "the newest date_created"),
+        (Sort(descending=False), "the oldest date_created"),
+        (Sort("date_updated"), "the newest date_updated"),
+        (Sort("date_end", descending=False), "the oldest date_end"),
+    ],
+)
+def test_a_scan_cut_short_says_which_rows_it_looked_at(sort: Sort, which: str) -> None:
+    why = why_scan_incomplete(Merged([], 5_000, misfits=0), 6_000, window=10_000, limit=5_000, sort=sort)
+    assert why == f"only 5000 of 6000 rows were looked at, those with {which}"
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,9 @@ class Invalidator:
         self._reach(tenant)
         self.asked.append(("epoch", tenant, reason))
 
-    async def invalidate_pattern(
-        self, tenant: str, *, partition: str, entity: str, operation: str, identifier: str, notice: Notice, call: Call
-    ) -> int:
+    async def invalidate_pattern(self, tenant: str, *, pattern: str, notice: Notice, call: Call) -> int:
         self._reach(tenant)
-        self.asked.append(("scan", tenant, partition, entity, operation, identifier))
+        self.asked.append(("scan", tenant, pattern))
         self.notices.append(notice)
         return 7
 

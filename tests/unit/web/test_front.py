@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 from structlog.testing import capture_logs
 
+from jobnimbus_mcp.errors import InternalError
 from jobnimbus_mcp.web import body as body_module
 from jobnimbus_mcp.web.hosts import AllowedHosts
 
@@ -116,6 +117,7 @@ async def test_host_and_origin_are_checked_on_all_routes_but_the_probes(web: Any
         ("/health", "GET, HEAD"),
         ("/cache/stats", "GET, HEAD"),
         ("/cache/invalidate", "DELETE, POST"),
+        ("/mcp", "POST"),
         ("/mcp/tools/call", "POST"),
         ("/webhooks/jobnimbus", "POST"),
     ],
@@ -149,12 +151,19 @@ async def test_a_post_that_is_not_json_is_refused(
     assert error_of(await web.post(path, content=b"{}", headers=headers)) == (415, "unsupported_media_type")
 
 
-async def test_a_delete_with_a_body_that_is_not_json_is_refused(
-    web: Any, error_of: Any, admin: Any, caller: Any
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_mcp_opens_no_stream_and_ends_no_session(
+    inside: Any, web: Any, error_of: Any, caller: Any, method: str
 ) -> None:
+    response = await web.request(method, "/mcp", headers=caller | {"accept": "text/event-stream"})
+    assert error_of(response) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+    assert inside.mcp_requests == []
+
+
+async def test_a_delete_with_a_body_that_is_not_json_is_refused(web: Any, error_of: Any, admin: Any) -> None:
     response = await web.request("DELETE", "/cache/invalidate", content=b"{}", headers=admin)
     assert error_of(response) == (415, "unsupported_media_type")
-    assert (await web.request("DELETE", "/mcp", headers=caller)).status_code == 200
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
@@ -220,6 +229,20 @@ async def test_an_unexpected_exception_is_an_answer_of_the_one_shape_and_its_tex
     assert any("tools_http.py" in frame for frame in line["where"])
 
 
+@pytest.mark.parametrize(("already_logged", "lines_expected"), [(True, 0), (False, 1)])
+async def test_a_defect_that_was_logged_where_it_happened_is_not_logged_again(
+    inside: Any, error_of: Any, caller: Any, already_logged: bool, lines_expected: int
+) -> None:
+    inside.tools.error = InternalError("A defect.")
+    inside.tools.error.__cause__ = ValueError("Dana Whitfield") if already_logged else None
+    with capture_logs() as lines:
+        async with inside.client() as web:
+            response = await web.post("/mcp/tools/call", json={"name": "echo"}, headers=caller)
+    assert error_of(response) == (500, "internal_error")
+    assert len(lines) == lines_expected
+    assert "Whitfield" not in str(lines)
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [(400, (400, "invalid_argument")), (404, (404, "not_found")), (503, (500, "internal_error"))],
@@ -231,7 +254,7 @@ async def test_what_the_http_library_raises_has_the_one_shape_too(
         raise HTTPException(raised, detail="its own words")
 
     async with inside.client(mcp_app=refuse) as web:
-        response = await web.get("/mcp", headers=caller)
+        response = await web.post("/mcp", json={}, headers=caller)
     assert error_of(response) == expected
     assert "its own words" not in response.text
 
@@ -249,7 +272,7 @@ async def test_an_exception_after_the_answer_began_closes_the_connection(inside:
 
     async with inside.client(mcp_app=half) as web:
         with pytest.raises(ValueError, match="too late"):
-            await web.get("/mcp", headers=caller)
+            await web.post("/mcp", json={}, headers=caller)
 
 
 async def test_requests_are_counted_by_route_and_status(inside: Any, web: Any) -> None:

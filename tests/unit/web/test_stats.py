@@ -23,7 +23,7 @@ class Store:
         self.entered = asyncio.Event()
         self.down = False
 
-    async def add(self, tenant: str, counts: Mapping[str, int]) -> None:
+    async def add(self, tenant: str, counts: Mapping[str, int], *, batch: str) -> None:
         self.entered.set()
         await self.through.wait()
         if self.down:

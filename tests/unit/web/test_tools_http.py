@@ -82,6 +82,18 @@ async def test_the_credential_and_the_account_are_needed(
     assert error_of(response) == expected
 
 
+@pytest.mark.parametrize("path", ["/mcp/tools/call", "/mcp/tools/list"])
+@pytest.mark.parametrize("name", ["X-JobNimbus-Api-Key", "X-JobNimbus-Instance"])
+async def test_a_key_or_an_account_that_is_named_twice_is_refused_even_if_both_are_the_same(
+    inside: Any, web: Any, error_of: Any, caller: Any, path: str, name: str
+) -> None:
+    headers = [*caller.items(), (name, caller[name.lower()])]
+    response = await web.post(path, json={"name": "echo"}, headers=headers)
+    assert error_of(response) == (400, "invalid_argument")
+    assert response.json()["field"] == name
+    assert inside.tools.calls == []
+
+
 async def test_an_unknown_tool_is_a_404(web: Any, error_of: Any, caller: Any) -> None:
     response = await web.post("/mcp/tools/call", json={"name": "nothing"}, headers=caller)
     assert error_of(response) == (404, "unknown_tool")
