@@ -18,6 +18,7 @@ from jobnimbus_mcp.app import App
 from jobnimbus_mcp.cache.l1 import L1
 from jobnimbus_mcp.cache.listing import HitCounts
 from jobnimbus_mcp.cache.lru import Bounded
+from jobnimbus_mcp.gateway.answers import ParsedValues
 from jobnimbus_mcp.simulator import Simulator
 from jobnimbus_mcp.tools.memo import AnswerMemo
 
@@ -29,6 +30,7 @@ BOUNDED: dict[type, Callable[[Any], bool]] = {
     AnswerMemo: lambda held: held.size_bytes <= held._max_bytes,
     Bounded: lambda held: len(held) <= held._most,
     HitCounts: lambda held: len(held._counts) <= held._most,
+    ParsedValues: lambda held: sum(size for size, _ in held._kept.values()) <= held._max_bytes,
 }
 """What has a bound of its own, and whether it is kept."""
 
