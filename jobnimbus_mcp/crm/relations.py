@@ -49,34 +49,20 @@ CHILDREN: Mapping[Entity, tuple[Entity, ...]] = MappingProxyType(
 """Kinds whose lists under a record are renewed when that record itself changes: they show its name and number, and a
 restricted key's view of them may follow its owners."""
 
-DERIVED_FIELDS: Mapping[Entity, frozenset[str]] = MappingProxyType(
+_ROLLUPS = frozenset(
     {
-        Entity.JOBS: frozenset(
-            {
-                "task_count",
-                "attachment_count",
-                "approved_estimate_total",
-                "last_estimate",
-                "last_estimate_jnid",
-                "last_estimate_number",
-                "last_estimate_date_created",
-                "last_estimate_date_estimate",
-            }
-        ),
-        Entity.CONTACTS: frozenset(
-            {
-                "task_count",
-                "attachment_count",
-                "approved_estimate_total",
-                "last_estimate",
-                "last_estimate_jnid",
-                "last_estimate_number",
-                "last_estimate_date_created",
-                "last_estimate_date_estimate",
-            }
-        ),
+        "task_count",
+        "attachment_count",
+        "approved_estimate_total",
+        "last_estimate",
+        "last_estimate_jnid",
+        "last_estimate_number",
+        "last_estimate_date_created",
+        "last_estimate_date_estimate",
     }
 )
+
+DERIVED_FIELDS: Mapping[Entity, frozenset[str]] = MappingProxyType({Entity.JOBS: _ROLLUPS, Entity.CONTACTS: _ROLLUPS})
 """The exceptions to the law: fields that JobNimbus computes from a record's children without touching the record (no
 webhook, no `date_updated`). They may lag until the entry's lifetime ends. Source: JobNimbus API documentation, shared
 record conventions ("rollups")."""
