@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-long bench clean
+.PHONY: help install demo test lint check-long bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,8 +18,11 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; } \
 		&& $(PYTHON) -m venv $(VENV); }
+	@echo "installing into $(VENV), about a minute"
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@
+
+install: $(STAMP) ## only make .venv and install into it
 
 demo: $(STAMP) ## simulator and server in one process; no account, no Redis, no settings
 	@$(BIN)/jobnimbus-mcp demo

@@ -183,7 +183,7 @@ async def _world(listening: socket.socket) -> AsyncIterator[_World]:
                     if task.done():
                         await task
                 await asyncio.sleep(0.01)
-        job = next(iter(simulator.account(INSTANCE).records("jobs")))
+        job = max(simulator.account(INSTANCE).records("jobs"), key=lambda made: made["date_created"])
         yield _World(url, simulator_url, admin_token, dict(job), store, serving[0])
     finally:
         server.should_exit = other.should_exit = True

@@ -168,7 +168,7 @@ def _api(settings: Settings) -> Finding:
     if settings.jobnimbus_api_base_url != default:
         said = "is asked instead of JobNimbus itself; unset JOBNIMBUS_API_BASE_URL if that is not meant."
         return Finding(Level.WARN, subject, f"{settings.jobnimbus_api_base_url} {said}")
-    return Finding(Level.OK, subject, f"{default} is asked.")
+    return Finding(Level.OK, subject, f"{default} will be asked.")
 
 
 async def _keys(settings: Settings, probes: Probes) -> list[Finding]:

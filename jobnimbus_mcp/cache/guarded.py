@@ -172,12 +172,17 @@ class GuardedStore:
 
     async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
         return await self._owing(
-            tenant, self._sent("bump", call, lambda: self._store.append_and_bump(tenant, tags, notice, call))
+            tenant,
+            self._sent(
+                "bump", call, lambda: self._store.append_and_bump(tenant, tags, notice, call), past_breaker=True
+            ),
         )
 
     async def renew_epoch(self, tenant: str, call: Call) -> None:
         owed = self._debts.get(tenant)
-        await self._owing(tenant, self._sent("renew_epoch", call, lambda: self._store.renew_epoch(tenant, call)))
+        await self._owing(
+            tenant, self._sent("renew_epoch", call, lambda: self._store.renew_epoch(tenant, call), past_breaker=True)
+        )
         self._settle(tenant, owed)
 
     async def admission(self, tenant: str, partition: str, call: Call) -> tuple[bool, bytes]:
@@ -218,14 +223,20 @@ class GuardedStore:
 
     # -- one command -------------------------------------------------------------------------------------------------
 
-    async def _sent(self, operation: str, call: Call, send: Callable[[], Awaitable[T]]) -> T:
-        """Send one command when there is room; whatever happened meanwhile to the call or the breaker counts."""
+    async def _sent(
+        self, operation: str, call: Call, send: Callable[[], Awaitable[T]], *, past_breaker: bool = False
+    ) -> T:
+        """Send one command when there is room; whatever happened meanwhile to the call or the breaker counts.
+
+        `past_breaker`: an invalidation is worth its time-out also while the breaker is open. Nobody sends it again, and
+        a store that is back before the breaker knows would cost the tenant everything that is kept.
+        """
         if not call.store_usable:
             raise StoreNotTried("unreachable")
         async with self._slots:
             if not call.store_usable:
                 raise StoreNotTried("unreachable")
-            if not self._breaker.admit():
+            if not self._breaker.admit() and not past_breaker:
                 call.store_usable = False
                 raise StoreNotTried
             try:

@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         "DATA_DIR",
         Path(),
         "path",
-        "what this machine keeps on disk; may be shared by its processes",
+        "for what this machine will keep on disk; nothing is kept there yet",
         shown="the platform's state directory, `~/.local/state/jobnimbus-mcp` on Linux",
     )
 
@@ -165,14 +165,14 @@ class Settings(BaseSettings):
         "JOBNIMBUS_UPLOAD_BASE_URL",
         _JOBNIMBUS_UPLOADS,
         "URL",
-        "where files are uploaded to; a key never goes to a host that was not meant",
+        "where files will be uploaded to; nothing is uploaded yet",
         shown="JobNimbus's own with JobNimbus's API, else the API's host",
     )
     jobnimbus_files_hosts: Hosts = _variable(
         "JOBNIMBUS_FILES_HOSTS",
         (_JOBNIMBUS_FILES,),
         "host names",
-        "hosts that a download may be redirected to, comma-separated",
+        "hosts that a download may be redirected to, comma-separated; nothing is downloaded yet",
         shown="JobNimbus's own with JobNimbus's API, else the API's host",
     )
     instances: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(check_instances)] = _variable(

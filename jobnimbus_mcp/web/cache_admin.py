@@ -97,6 +97,7 @@ class CacheAdmin:
 
     async def clear(self, request: Request, body: bytes) -> Response:
         """Everything of one account or all is invalid; n = accounts whose epoch was renewed."""
+        query_of(request.query_params.multi_items(), ())
         asked = json_object(body) if body else {}
         for name in asked:
             if name != "instance":
@@ -109,6 +110,7 @@ class CacheAdmin:
 
     async def invalidate(self, request: Request, body: bytes) -> Response:
         """n = tags bumped over all accounts, or entries deleted where that had to scan."""
+        query_of(request.query_params.multi_items(), ())  # an account named there would be passed over in silence
         target = target_of(json_object(body), self._instances)
         call = self._call(request)
         counts = await _for_each(target.instances, lambda one: self._invalidated(one, target, call))

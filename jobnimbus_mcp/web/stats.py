@@ -28,10 +28,15 @@ def figures(fields: Iterable[Mapping[str, int]]) -> dict[str, Any]:
             by[kind].setdefault(name, {})[metric] = n
     return {
         "metrics": _with_rate(total),
-        "byTool": {name: _with_rate(counted) for name, counted in by["tool"].items()},
+        "byTool": {name: _of_tool(_with_rate(counted)) for name, counted in by["tool"].items()},
         "byEntity": {name: _with_rate(counted) for name, counted in by["entity"].items()},
         "internal": internal,
     }
+
+
+def _of_tool(told: dict[str, Any]) -> dict[str, Any]:
+    """Without what is counted by kind of record only: changes and requests belong to no tool."""
+    return {name: n for name, n in told.items() if name not in ("invalidations", "upstreamCalls")}
 
 
 def _with_rate(counted: Mapping[str, int]) -> dict[str, Any]:

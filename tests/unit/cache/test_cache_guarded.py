@@ -10,7 +10,15 @@ import pytest
 from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
 from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
 from jobnimbus_mcp.cache.key import CacheKey, entry_glob
-from jobnimbus_mcp.cache.ports import Seen, StoreError, StoreNotTried, StoreOutOfMemory, StoreTimeout, Verdict
+from jobnimbus_mcp.cache.ports import (
+    Seen,
+    StoreError,
+    StoreNotTried,
+    StoreOutOfMemory,
+    StoreTimeout,
+    StoreUnreachable,
+    Verdict,
+)
 from jobnimbus_mcp.cache.store_memory import FailMode, MemoryStore
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import ManualClock
@@ -259,12 +267,24 @@ async def test_a_debt_made_while_the_breaker_is_open_is_paid_within_a_second_too
     world = World()
     async with world.guarded:
         await opened(world, by="read")
-        world.store.fail(None)
-        with pytest.raises(StoreNotTried):
+        with pytest.raises(StoreUnreachable):
             await world.bump()
+        assert world.owing() == ("stamford",)
+        world.store.fail(None)
         world.clock.advance(DEBT_RETRY_S)
         await ticks()
         assert (world.owing(), world.state()) == ((), State.OPEN)
+
+
+async def test_an_invalidation_goes_past_an_open_breaker_to_a_store_that_is_back() -> None:
+    world = World()
+    async with world.guarded:
+        await opened(world, by="read")
+        world.store.fail(None)
+        await world.bump()
+        assert (world.owing(), world.state()) == ((), State.OPEN)
+        with pytest.raises(StoreNotTried):
+            await world.guarded.read(KEY, ("jobs",), "", want=True, call=world.call())
 
 
 async def test_a_store_away_for_the_open_time_is_probed_again_and_its_debts_wait() -> None:
