@@ -19,6 +19,7 @@ class Call:
     `deadline` is on the clock's monotonic scale. `store_usable` turns False at the first store time-out, after which
     nothing in this call tries the store again: a frozen Redis costs a call one time-out, not one per command. `spaced`
     turns True when the call has waited for its turn at the origin, which it does once, however many reads it makes.
+    `admitted` turns True when the store says that the origin accepted this call's credential lately.
     """
 
     request_id: str
@@ -26,6 +27,7 @@ class Call:
     deadline: float
     tool: str = ""
     store_usable: bool = True
+    admitted: bool = False
     spaced: bool = False
 
     @classmethod

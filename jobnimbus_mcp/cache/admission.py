@@ -127,8 +127,8 @@ class Admission:
         self._refused_at.put(bearer, self._clock.monotonic())
         if seen is None:
             self._discard_held(bearer)
-        elif seen.admitted:
-            await self._drop(bearer, call)
+        else:
+            await self._drop(bearer, call, if_admitted=not seen.admitted)
 
     async def aclose(self) -> None:
         await self._flights.aclose()
@@ -137,12 +137,13 @@ class Admission:
         if bearer.name == bearer.partition:
             self._l1.discard_prefix(partition_prefix(bearer.tenant, bearer.partition))
 
-    async def _drop(self, bearer: Bearer, call: Call) -> None:
-        """Take the marker away, and the entries unless others share them."""
+    async def _drop(self, bearer: Bearer, call: Call, *, if_admitted: bool = False) -> None:
+        """Take the marker away, and the entries unless others share them. One that was never admitted has neither."""
         tenant, partition, name = bearer
-        self._discard_held(bearer)
         try:
-            await self._store.withdraw(tenant, name, call)
+            if not await self._store.withdraw(tenant, name, call, if_admitted=if_admitted) and if_admitted:
+                return
+            self._discard_held(bearer)
             if name != partition:
                 return
             glob, cursor = entry_glob(tenant, partition=partition), 0
@@ -151,6 +152,7 @@ class Admission:
                 if cursor == 0:
                     break
         except StoreError:
+            self._discard_held(bearer)
             return  # this process remembers the refusal in its place; the store's driver has counted the failure
 
     async def _ask(self, bearer: Bearer, guard: bytes, admit: Admit, call: Call, *, known: bool, hurried: bool) -> None:

@@ -91,12 +91,17 @@ class GuardedStore:
             self._healer = asyncio.get_running_loop().create_task(self.heal())
 
     async def aclose(self) -> None:
-        """Stop healing. The driver is whoever's constructed it to close."""
+        """Stop healing, after one last try to pay what is owed. The driver is whoever's constructed it to close."""
         tasks = [task for task in (self._healer, *self._payments.values()) if task is not None]
         self._healer = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for tenant in tuple(self._debts):
+            try:
+                await self._pay(tenant, self._command_timeout_s)
+            except StoreError as error:
+                structlog.get_logger().error("invalidation owed and lost", instance=tenant, reason=error.reason)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -193,8 +198,10 @@ class GuardedStore:
             "admit", call, lambda: self._store.admit(tenant, partition, guard, admission_s=admission_s, call=call)
         )
 
-    async def withdraw(self, tenant: str, partition: str, call: Call) -> bool:
-        return await self._sent("withdraw", call, lambda: self._store.withdraw(tenant, partition, call))
+    async def withdraw(self, tenant: str, partition: str, call: Call, *, if_admitted: bool = False) -> bool:
+        return await self._sent(
+            "withdraw", call, lambda: self._store.withdraw(tenant, partition, call, if_admitted=if_admitted)
+        )
 
     async def delete_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, int]:
         return await self._owing(

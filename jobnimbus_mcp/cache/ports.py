@@ -205,8 +205,11 @@ class Store(Protocol):
         """Mark the partition as admitted, unless the guard moved: then False."""
         ...
 
-    async def withdraw(self, tenant: str, partition: str, call: Call) -> bool:
-        """Take the admission marker away and move the guard; True when there was a marker."""
+    async def withdraw(self, tenant: str, partition: str, call: Call, *, if_admitted: bool = False) -> bool:
+        """Take the admission marker away and move the guard; True when the bearer had ever been admitted.
+
+        `if_admitted`: the guard is left alone when it had not, so that strangers do not disturb the tenant's fills.
+        """
         ...
 
     async def delete_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, int]:

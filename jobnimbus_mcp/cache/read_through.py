@@ -160,6 +160,7 @@ class ReadThrough:
             seen = await self._look(question, key_text, held.etag if held is not None else "", not now_only, call)
         except StoreError:
             return await self._load(question, key_text, loader, call, None, max_age_s, status=Status.BYPASS)
+        call.admitted = call.admitted or seen.admitted
         if now_only:
             return await self._load(question, key_text, loader, call, seen, max_age_s, status=Status.BYPASS)
         entry, tier = self._entry_of(question, key_text, seen, held)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 GATHER_S = 0.002
 """A flight that may only be joined before it begins waits so long for company: one load for a burst, not two."""
 
-SPACING_S = 0.12
+SPACING_S = 0.1
 """Such a flight waits for the one before it under the same key, but no longer than this: with the one time-out of a
 frozen store before it, a reader is held up by less than 250 ms, and the origin gets some eight loads per second and key
 however many ask. A call waits so once: the loads of its further reads begin at once."""

@@ -106,6 +106,7 @@ class MemoryStore:
         self._set(key.text, value, ttl_s)
         self._set(_marker(tenant, key.bearer), b"1", admission_s)
         life_s = max(GENERATION_LIFE_S, ttl_s + 600)
+        self._set(_trace(tenant, key.bearer), b"1", life_s)
         expires = self._clock.monotonic() + life_s
         for tag in tags:
             held = self._get(_generation(tenant, tag))
@@ -147,13 +148,16 @@ class MemoryStore:
             return False
         self._writable(needs_room=True)
         self._set(_marker(tenant, partition), b"1", admission_s)
+        self._set(_trace(tenant, partition), b"1", GENERATION_LIFE_S)
         return True
 
-    async def withdraw(self, tenant: str, partition: str, call: Call) -> bool:
+    async def withdraw(self, tenant: str, partition: str, call: Call, *, if_admitted: bool = False) -> bool:
         self._reach()
         self._writable()
-        self._bump(system_key(tenant, "fill-guard"))
-        return self._drop(_marker(tenant, partition))
+        had = [self._drop(key) for key in (_marker(tenant, partition), _trace(tenant, partition))]
+        if any(had) or not if_admitted:
+            self._bump(system_key(tenant, "fill-guard"))
+        return any(had)
 
     async def delete_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, int]:
         self._reach()
@@ -350,6 +354,10 @@ def _generation(tenant: str, tag: str) -> str:
 
 def _marker(tenant: str, partition: str) -> str:
     return system_key(tenant, f"ok:{partition}")
+
+
+def _trace(tenant: str, bearer: str) -> str:
+    return system_key(tenant, f"was:{bearer}")
 
 
 def _number(value: bytes) -> int | None:

@@ -73,7 +73,8 @@ class RedisStore:
     ) -> bool:
         life_s = max(GENERATION_LIFE_S, int(ttl_s) + 600)
         args = (seen.vector, seen.guard, value, max(1, int(ttl_s * 1000)), max(1, int(admission_s * 1000)), life_s)
-        return bool(await self._scripts.run("fill", _keys(key, tags), args, tenant=key.tenant) == 1)
+        keys = [*_keys(key, tags), _trace(key.tenant, key.bearer)]
+        return bool(await self._scripts.run("fill", keys, args, tenant=key.tenant) == 1)
 
     async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
         log_key = system_key(tenant, "log")
@@ -116,13 +117,16 @@ class RedisStore:
         raise StoreError("unexpected reply")
 
     async def admit(self, tenant: str, partition: str, guard: bytes, *, admission_s: float, call: Call) -> bool:
-        args = (guard, max(1, int(admission_s * 1000)))
-        keys = _admission_keys(tenant, partition)
+        args = (guard, max(1, int(admission_s * 1000)), GENERATION_LIFE_S)
+        keys = [*_admission_keys(tenant, partition), _trace(tenant, partition)]
         return bool(await self._scripts.run("admit", keys, args, tenant=tenant) == 1)
 
-    async def withdraw(self, tenant: str, partition: str, call: Call) -> bool:
-        keys = _admission_keys(tenant, partition)
-        return bool(await self._scripts.run("withdraw", keys, (GENERATION_LIFE_S,), tenant=tenant) == 1)
+    async def withdraw(self, tenant: str, partition: str, call: Call, *, if_admitted: bool = False) -> bool:
+        keys = [*_admission_keys(tenant, partition), _trace(tenant, partition)]
+        return bool(
+            await self._scripts.run("withdraw", keys, (GENERATION_LIFE_S, "1" if if_admitted else "0"), tenant=tenant)
+            == 1
+        )
 
     async def delete_some(self, tenant: str, glob: str, cursor: int, call: Call) -> tuple[int, int]:
         keys, args = [system_key(tenant, "fill-guard")], (cursor, glob, _SCAN_COUNT, GENERATION_LIFE_S)
@@ -186,6 +190,10 @@ def _keys(key: CacheKey, tags: Sequence[str]) -> list[str]:
 
 def _admission_keys(tenant: str, partition: str) -> list[str]:
     return [system_key(tenant, f"ok:{partition}"), system_key(tenant, "fill-guard")]
+
+
+def _trace(tenant: str, bearer: str) -> str:
+    return system_key(tenant, f"was:{bearer}")
 
 
 def _rates_key(tenant: str, hour: int) -> str:

@@ -164,7 +164,7 @@ class Attempts:
     ) -> T:
         waited_s = 0.0
         stranger_slot: AbstractAsyncContextManager[Any] = nullcontext()
-        if not self._known.knows(asking.instance, asking.credential):
+        if not asking.call.admitted and not self._known.knows(asking.instance, asking.credential):
             waited_s = await self._strangers.admit(asking.instance, asking.call)
             stranger_slot = self._strangers.slot(asking.instance)
         async with stranger_slot, self._slots[asking.instance]:

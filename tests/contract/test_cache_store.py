@@ -274,6 +274,16 @@ async def test_a_fill_that_began_before_a_withdrawal_stores_nothing_and_admits_n
     assert (await look(world)).admitted is False
 
 
+async def test_withdrawing_from_a_stranger_disturbs_no_fill_and_leaves_nothing(world: World) -> None:
+    under_way = await look(world)
+
+    assert await world.store.withdraw("stamford", "stranger", call(), if_admitted=True) is False
+
+    assert await fill(world, under_way) is True
+    assert await world.store.withdraw("stamford", "p1", call(), if_admitted=True) is True
+    assert await world.store.withdraw("stamford", "p1", call(), if_admitted=True) is False
+
+
 async def test_deleting_by_glob_deletes_what_matches_and_refuses_fills_under_way(world: World) -> None:
     await filled(world)
     await filled(world, OTHER, ("contacts",))

@@ -1,7 +1,10 @@
--- Takes the admission marker away, and moves the guard so that no fill under way brings it back.
--- KEYS  1 admission marker, 2 fill guard
--- ARGV  1 life of the guard in s
-local had = redis.call('UNLINK', KEYS[1])
+-- Takes the admission marker away, and moves the guard so that no fill under way brings it back. The trace outlives the
+-- marker as long as an entry may, and tells a bearer that was once admitted from one that never was.
+-- KEYS  1 admission marker, 2 fill guard, 3 trace of the bearer
+-- ARGV  1 life of the guard in s, 2 '1' leave the guard alone when the bearer was never admitted
+-- Reply 1 was admitted once, 0 never
+local had = math.min(1, redis.call('UNLINK', KEYS[1], KEYS[3]))
+if had == 0 and ARGV[2] == '1' then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local old = tonumber(redis.call('MGET', KEYS[2])[1] or '')

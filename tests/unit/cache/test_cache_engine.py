@@ -519,9 +519,21 @@ async def test_an_answer_asked_for_before_a_refusal_does_not_take_it_back() -> N
         await world.cache.read(third, refusing, call=world.call(), admit=world.admit)
     world.go.set()
     await slow
-    world.admit_error = UpstreamUnauthorized("refused")
+    # what was asked for before the refusal was answered, and not kept: the next read asks again
+    assert (await world.read(other, admit=world.admit)).status is Status.MISS
+
+
+async def test_a_refusal_drops_what_was_kept_also_long_after_the_last_acceptance() -> None:
+    world = World()
+    await world.read(admit=world.admit)
+    world.clock.advance(ADMISSION_S + 1)
+    other = dataclasses.replace(world.question(), key=CacheKey("stamford", "p1", "jobs", "detail", "j2"))
+    world.load_error = UpstreamUnauthorized("refused")
     with pytest.raises(UpstreamUnauthorized):
         await world.read(other, admit=world.admit)
+
+    # so no other process can serve it either, whatever the origin says to that one
+    assert await world.cache.entries("stamford", call=world.call()) == []
 
 
 async def test_a_check_before_a_hit_takes_no_longer_than_an_origin_may_take_to_say(
