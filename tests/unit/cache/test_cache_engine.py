@@ -523,6 +523,14 @@ async def test_an_answer_asked_for_before_a_refusal_does_not_take_it_back() -> N
     assert (await world.read(other, admit=world.admit)).status is Status.MISS
 
 
+async def test_a_call_learns_whether_the_store_has_its_credential_marked_as_accepted() -> None:
+    world = World()
+    first, second = world.call(), world.call()
+    await world.read(call=first, admit=world.admit)
+    await world.read(call=second, admit=world.admit)
+    assert (first.admitted, second.admitted) == (False, True)
+
+
 async def test_a_refusal_drops_what_was_kept_also_long_after_the_last_acceptance() -> None:
     world = World()
     await world.read(admit=world.admit)

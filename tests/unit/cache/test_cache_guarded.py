@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
 from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
@@ -274,6 +275,25 @@ async def test_a_debt_made_while_the_breaker_is_open_is_paid_within_a_second_too
         world.clock.advance(DEBT_RETRY_S)
         await ticks()
         assert (world.owing(), world.state()) == ((), State.OPEN)
+
+
+async def test_what_is_owed_at_the_end_is_tried_once_more_before_the_process_goes() -> None:
+    world = World()
+    before = (await world.read()).vector
+    async with world.guarded:
+        await opened(world, by="bump")
+        world.store.fail(None)  # back between two tries of the healer
+    assert world.owing() == ()
+    assert (await world.store.read(KEY, ("jobs",), "", want=True, call=world.call())).vector != before
+
+
+async def test_what_cannot_be_paid_at_the_end_is_said_in_the_log() -> None:
+    world = World()
+    with structlog.testing.capture_logs() as logged:
+        async with world.guarded:
+            await opened(world, by="bump")
+    lost = [line for line in logged if line["event"] == "invalidation owed and lost"]
+    assert [(line["log_level"], line["instance"]) for line in lost] == [("error", "stamford")]
 
 
 async def test_an_invalidation_goes_past_an_open_breaker_to_a_store_that_is_back() -> None:

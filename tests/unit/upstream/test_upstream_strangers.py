@@ -150,6 +150,24 @@ async def test_forty_invented_keys_at_once_do_not_delay_an_accepted_caller(
     assert all(task.exception().retry_after_s >= 1 for task in refused)  # type: ignore[union-attr]
 
 
+async def test_a_key_that_the_store_has_marked_as_accepted_is_no_stranger_after_a_restart(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(rate=10)
+    await world.begin(*invented(40))
+    assert await world.told_now(GOOD) != {"jnid": "j1"}, "the strangers' share is not used up"
+    call = Call.begin(world.clock, "request-1")
+    call.admitted = True
+
+    read = Read.record(Entity.JOBS, "j1")
+    task = asyncio.create_task(world.client.load(read, instance="stamford", credential="marked-key", call=call))
+    world.begun.append(task)
+    world.jobnimbus.accepts.add("marked-key")
+    await world.settle()
+
+    assert come_to(task) == {"jnid": "j1"}
+
+
 @pytest.mark.parametrize("refusal_s", [0.0, 0.1])
 async def test_a_stream_of_invented_keys_never_delays_an_accepted_caller_and_keeps_to_its_share(
     make_world: MakeWorld, refusal_s: float
