@@ -40,7 +40,7 @@ check-long: $(STAMP) ## the suite with many more examples, and the tests marked 
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 900 $(PYTEST_ARGS)
 
 bench: $(STAMP) ## every benchmark; needs redis-server on PATH
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
