@@ -259,7 +259,11 @@ async def test_a_server_that_starts_without_its_redis_serves_and_finds_it_later(
 
     await asyncio.to_thread(fault.mend, server)
     await site.trusts_its_store(HEALED_S)
-    assert [(await site.job(jnid)).cache_status for _ in range(2)] == ["miss", "hit"]
+    assert (await site.job(jnid)).cache_status == "miss"
+    # an answer need not wait for its fill, so on a busy machine the next call may still come before it
+    async with asyncio.timeout(5):
+        while (await site.job(jnid)).cache_status != "hit":
+            await asyncio.sleep(0.05)
 
 
 async def test_connections_that_are_refused_and_reset_cost_no_answer_and_no_truth(
