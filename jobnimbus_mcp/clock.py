@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 __all__ = ["Clock", "ManualClock", "SystemClock"]
@@ -18,7 +20,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow; for durations and deadlines."""
+        """Seconds that only ever grow, also while the machine sleeps; for durations, deadlines and leases."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -29,11 +31,14 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
+    def __init__(self) -> None:
+        self._monotonic = _boot_time() or time.monotonic
+
     def now(self) -> float:
         return time.time()
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return self._monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
@@ -75,3 +80,16 @@ class ManualClock:
     def jump_wall(self, seconds: float) -> None:
         """Move the wall clock alone, as setting the machine's clock does."""
         self._now += seconds
+
+
+def _boot_time() -> Callable[[], float] | None:
+    """A clock that goes on while the machine sleeps, as `time.monotonic` on Linux does not; None without one."""
+    number = getattr(time, "CLOCK_BOOTTIME", None)
+    if number is None:
+        return None
+    clock = partial(time.clock_gettime, number)
+    try:
+        clock()
+    except OSError:
+        return None
+    return clock

@@ -23,6 +23,7 @@
         +-- BudgetExhausted    429 request_budget_exhausted   our own request budget for JobNimbus is used up
         +-- FeatureDisabled    503 admin_disabled, webhooks_disabled
         +-- CacheUnavailable   503 cache_unavailable   an invalidation could not reach the cache
+        +-- Stopping           503 stopping            the server is being stopped; another one, or the next, answers
         +-- SettingsError      (start only)            bad settings; all mistakes in one message
         +-- InternalError      500 internal_error      a defect
 
@@ -44,6 +45,7 @@ __all__ = [
     "ProjectError",
     "RecordNotFound",
     "SettingsError",
+    "Stopping",
     "UnknownPayload",
     "UnknownTool",
     "UpstreamCircuitOpen",
@@ -209,6 +211,12 @@ class CacheUnavailable(OwnError):
     """An invalidation could not reach the cache."""
 
     code, http_status, retryable = "cache_unavailable", 503, True
+
+
+class Stopping(OwnError):
+    """The server is being stopped and gave the call up."""
+
+    code, http_status, retryable = "stopping", 503, True
 
 
 class SettingsError(OwnError):

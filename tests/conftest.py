@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
 import os
+import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -24,10 +29,18 @@ settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-PERMANENT_KEYS = re.compile(r"jobnimbus-sys:\{[^}]*\}:(epoch|run|log|stats)")
+PERMANENT_KEYS = re.compile(r"jobnimbus-sys:\{[^}]*\}:(epoch|run|log|stats|fleet)")
 """Keys that may live for ever: one of each per account, the log bounded by its own trimming."""
 
 START_BOUND_S = 10.0
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_port() -> int:
@@ -36,14 +49,44 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _free_cluster_port() -> int:
+    """A port whose neighbour 10,000 higher is free too: the cluster's bus."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, socket.socket() as bus:
+            try:
+                probe.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+        return port
+
+
+def eventually(met: Callable[[], bool], what: str, within_s: float = START_BOUND_S) -> None:
+    """Return when it is so, or fail saying `what` was not."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            if met():
+                return
+        except redis.RedisError as error:
+            last = f" ({type(error).__name__})"
+        else:
+            last = ""
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s} s: {what}{last}")
+        time.sleep(0.02)
+
+
 class RedisServer:
     """A redis-server process of the tests' own, on loopback, that keeps nothing on disk."""
 
-    def __init__(self, binary: str, *arguments: str) -> None:
+    def __init__(self, binary: str, *arguments: str, port: int | None = None, wait: bool = True) -> None:
         self._binary = binary
         self._arguments = arguments
         self._directory = tempfile.mkdtemp(prefix="jobnimbus-mcp-redis-")
-        self.port = _free_port()
+        self.port = _free_port() if port is None else port
+        self._wait = wait
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process = self._spawn()
 
@@ -60,6 +103,15 @@ class RedisServer:
         self.stop()
         self.process = self._spawn()
 
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End the process, even one that is stopped by SIGSTOP."""
         if self.process.poll() is None:
@@ -73,8 +125,11 @@ class RedisServer:
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         process = subprocess.Popen(
-            [*command, "--dir", self._directory, "--logfile", str(Path(self._directory) / "log"), *self._arguments]
+            [*command, "--dir", self._directory, "--logfile", str(Path(self._directory) / "log"), *self._arguments],
+            preexec_fn=_die_with_parent,
         )
+        if not self._wait:
+            return process
         deadline = time.monotonic() + START_BOUND_S
         while True:
             try:
@@ -88,6 +143,172 @@ class RedisServer:
                     process.kill()
                     pytest.fail(f"{self._binary} did not start: {(Path(self._directory) / 'log').read_text()[-500:]}")
                 time.sleep(0.01)
+
+
+class RedisSentinels:
+    """A primary, a replica and three Sentinels that know each other from the start, so that all is ready at once."""
+
+    MASTER = "jobs"
+
+    def __init__(self, binary: str, *arguments: str, down_after_ms: int = 600) -> None:
+        started = [RedisServer(binary, *_REPLICATING, *arguments, wait=False)]
+        self.primary = started[0]
+        replica = [*_REPLICATING, "--replicaof", "127.0.0.1", str(self.primary.port)]
+        self.replica = RedisServer(binary, *replica, *arguments, wait=False)
+        self.servers = [self.primary, self.replica]
+        self._directory = Path(tempfile.mkdtemp(prefix="jobnimbus-mcp-sentinel-"))
+        ports = [_free_port() for _ in range(3)]
+        ids = [f"{number:040x}" for number in range(1, 4)]
+        self.ports = ports
+        self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/{self.MASTER}"
+        self.sentinels: list[subprocess.Popen[bytes]] = []
+        for mine, port in zip(ids, ports, strict=True):
+            others = [
+                f"sentinel known-sentinel {self.MASTER} 127.0.0.1 {other} {its}"
+                for its, other in zip(ids, ports, strict=True)
+                if its != mine
+            ]
+            path = self._directory / f"{port}.conf"
+            path.write_text(
+                "\n".join(
+                    (
+                        f"port {port}",
+                        "bind 127.0.0.1",
+                        f"dir {self._directory}",
+                        f"logfile {self._directory / str(port)}.log",
+                        f"sentinel myid {mine}",
+                        f"sentinel monitor {self.MASTER} 127.0.0.1 {self.primary.port} 2",
+                        f"sentinel down-after-milliseconds {self.MASTER} {down_after_ms}",
+                        f"sentinel failover-timeout {self.MASTER} 3000",
+                        f"sentinel parallel-syncs {self.MASTER} 1",
+                        f"sentinel known-replica {self.MASTER} 127.0.0.1 {self.replica.port}",
+                        *others,
+                        "",
+                    )
+                )
+            )
+            self.sentinels.append(subprocess.Popen([binary, str(path), "--sentinel"], preexec_fn=_die_with_parent))
+
+    def wait(self) -> None:
+        eventually(self._in_step, "the replica is in step")
+        eventually(self._agreed, "the Sentinels see each other and the servers")
+
+    def master_port(self) -> int:
+        """Of the one that is named now, by the first Sentinel that answers."""
+        for port in self.ports:
+            with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+                return int(client.sentinel_get_master_addr_by_name(self.MASTER)[1])
+        raise AssertionError("no Sentinel")
+
+    def named(self) -> RedisServer:
+        """The server that is named now."""
+        (one,) = [server for server in self.servers if server.port == self.master_port()]
+        return one
+
+    def close(self) -> None:
+        for process in self.sentinels:
+            process.kill()
+        for process in self.sentinels:
+            process.wait(5)
+        for server in self.servers:
+            server.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _in_step(self) -> bool:
+        with self.replica.client() as client:
+            return bool(client.info("replication").get("master_link_status") == "up")
+
+    def _agreed(self) -> bool:
+        for port in self.ports:
+            with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+                state: Any = client.sentinel_master(self.MASTER)
+                (other,) = client.sentinel_slaves(self.MASTER)
+                seen = int(state["num-other-sentinels"]) == 2 and state["flags"] == "master"
+                if not (seen and other["flags"] == "slave" and other["master-link-status"] == "ok"):
+                    return False
+        return True
+
+
+_REPLICATING = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+SLOTS = 16_384
+
+
+class RedisCluster:
+    """Three primaries with a replica each."""
+
+    def __init__(self, binary: str, *arguments: str, node_timeout_ms: int = 1_000) -> None:
+        options = (
+            *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
+            *("--cluster-node-timeout", str(node_timeout_ms), "--cluster-replica-validity-factor", "0"),
+            *_REPLICATING,
+            *arguments,
+        )
+        self.nodes = [RedisServer(binary, *options, port=_free_cluster_port(), wait=False) for _ in range(6)]
+        self.url = f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:3])}"
+
+    def wait(self) -> None:
+        """Make a cluster of the nodes."""
+        eventually(lambda: all(self._asked(node, "PING") for node in self.nodes), "the nodes are up")
+        primaries, replicas = self.nodes[:3], self.nodes[3:]
+        for number, node in enumerate(primaries):
+            self._asked(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            first, end = SLOTS * number // 3, SLOTS * (number + 1) // 3
+            self._asked(node, "CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        for node in self.nodes[1:]:
+            self._asked(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port)
+        eventually(lambda: all(self._told(node, "cluster_known_nodes:6") for node in self.nodes), "all have met")
+        for node, primary in zip(replicas, primaries, strict=True):
+            self._asked(node, "CLUSTER", "REPLICATE", self._asked(primary, "CLUSTER", "MYID"))
+        eventually(lambda: all(self._told(node, "cluster_state:ok") for node in self.nodes), "the cluster is well")
+        eventually(self._in_step, "the replicas are in step")
+
+    def owner(self, tenant: str, asked: RedisServer | None = None) -> RedisServer:
+        """The node that has the tenant's slot, as `asked` sees it (some living node by default)."""
+        for node in [asked] if asked is not None else self.nodes:
+            if node.process.poll() is not None:
+                continue
+            slot = int(self._asked(node, "CLUSTER", "KEYSLOT", tenant))
+            for first, last, primary, *_ in self._asked(node, "CLUSTER", "SLOTS"):
+                if first <= slot <= last:
+                    (one,) = [other for other in self.nodes if other.port == primary[1]]
+                    return one
+        raise AssertionError("no node")
+
+    def move(self, tenant: str, new: RedisServer) -> None:
+        """Give the tenant's slot, as it is on `new` (that is, empty), to that node."""
+        slot, its = int(self._asked(new, "CLUSTER", "KEYSLOT", tenant)), self._asked(new, "CLUSTER", "MYID")
+        old = self.owner(tenant)
+        with old.client() as client:
+            keys = client.keys(f"*{{{tenant}}}*")
+            if keys:
+                client.delete(*keys)
+        for node in (new, old, *(node for node in self.nodes[:3] if node not in (new, old))):
+            self._asked(node, "CLUSTER", "SETSLOT", slot, "NODE", its)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.process.kill()
+        for node in self.nodes:
+            node.close()
+
+    def _in_step(self) -> bool:
+        return all("master_link_status:up" in str(self._asked(node, "INFO", "replication")) for node in self.nodes[3:])
+
+    def _told(self, node: RedisServer, line: str) -> bool:
+        return line in str(self._asked(node, "CLUSTER", "INFO"))
+
+    def _asked(self, node: RedisServer, *command: Any) -> Any:
+        # A connection of the plainest kind: replies as they come, whatever the library makes of them.
+        with node.client() as client:
+            connection = client.connection_pool.get_connection()
+            try:
+                connection.send_command(*command)
+                reply = connection.read_response()
+            finally:
+                client.connection_pool.release(connection)
+        if isinstance(reply, bytes):
+            return reply.decode()
+        return reply
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +357,28 @@ def start_redis(redis_binary: str) -> Iterator[Callable[..., RedisServer]]:
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture
+def redis_sentinel(redis_binary: str) -> Iterator[RedisSentinels]:
+    """A primary, a replica and three Sentinels, this test's own."""
+    sentinels = RedisSentinels(redis_binary)
+    try:
+        sentinels.wait()
+        yield sentinels
+    finally:
+        sentinels.close()
+
+
+@pytest.fixture
+def redis_cluster(redis_binary: str) -> Iterator[RedisCluster]:
+    """A cluster of three primaries and three replicas, this test's own."""
+    cluster = RedisCluster(redis_binary)
+    try:
+        cluster.wait()
+        yield cluster
+    finally:
+        cluster.close()
 
 
 @pytest.fixture

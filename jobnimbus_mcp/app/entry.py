@@ -60,7 +60,7 @@ async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
 
     async def last_webhook_age_s(instance: str) -> float | None:
         call = Call.begin(app.clock, new_id(), tool="doctor")
-        rows = await app.invalidator.recent(instance, limit=_LOOKED_BACK, since=None, call=call)
+        rows = await app.accounts.recent(instance, limit=_LOOKED_BACK, since=None, call=call)
         newest = next((row for row in rows if row["source"] == "webhook"), None)
         return None if newest is None else app.clock.now() - datetime.fromisoformat(newest["at"]).timestamp()
 

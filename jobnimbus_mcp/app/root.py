@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 import uuid
@@ -16,18 +17,17 @@ from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp import __version__
+from jobnimbus_mcp.app.accounts import Accounts
 from jobnimbus_mcp.app.changes import AppendAndBump, CountedInvalidations, received
+from jobnimbus_mcp.app.freshness import adaptive_lifetimes, modes_of, policies_of, refreshing
 from jobnimbus_mcp.app.secrets import all_revealed, revealed, some
-from jobnimbus_mcp.app.store import StoreSide, build_store
-from jobnimbus_mcp.cache.guarded import GuardedStore
-from jobnimbus_mcp.cache.invalidate import Invalidator
+from jobnimbus_mcp.app.store import StoreParts, build_store
 from jobnimbus_mcp.cache.ports import Store, StoreHealth
-from jobnimbus_mcp.cache.read_through import ReadThrough
 from jobnimbus_mcp.clock import Clock, SystemClock
 from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
 from jobnimbus_mcp.events.signature import WebhookSecrets
 from jobnimbus_mcp.gateway.identity import Identities, Partitions
-from jobnimbus_mcp.gateway.policies import Policies
+from jobnimbus_mcp.gateway.policies import early_beta
 from jobnimbus_mcp.gateway.reads import Gateway
 from jobnimbus_mcp.resilience.breaker import State
 from jobnimbus_mcp.settings import Settings
@@ -38,6 +38,7 @@ from jobnimbus_mcp.tools.account import get_webhooks_of
 from jobnimbus_mcp.tools.memo import AnswerMemo
 from jobnimbus_mcp.tools.registry import Toolbox, read_tools
 from jobnimbus_mcp.tools.server_mcp import McpFace
+from jobnimbus_mcp.upstream.budget_by_account import BudgetByAccount
 from jobnimbus_mcp.upstream.budget_local import LocalBudget
 from jobnimbus_mcp.upstream.budget_redis import RedisBudget
 from jobnimbus_mcp.upstream.client import JobNimbusClient, upstream_breakers
@@ -77,9 +78,7 @@ class App:
     toolbox: Toolbox
     identities: Identities
     partitions: Partitions
-    cache: ReadThrough
-    store: GuardedStore
-    invalidator: Invalidator
+    accounts: Accounts
     client: JobNimbusClient
     tally: Tally
     recorder: PrometheusRecorder
@@ -106,13 +105,27 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     tally = Tally()
     instances = settings.instances
 
-    side = build_store(settings, instead=given.store, clock=clock, random01=random01, recorder=recorder, tally=tally)
+    budgets: dict[str, RequestBudget] = {}
+    side = build_store(
+        settings,
+        StoreParts(
+            clock=clock,
+            random01=random01,
+            recorder=recorder,
+            modes=modes_of(settings),
+            early_beta=lambda instance: early_beta(budgets[instance].share_left(instance)),
+        ),
+        instead=given.store,
+        tally=tally,
+    )
+    accounts = side.accounts
+    budgets |= _budgets(settings, accounts, clock, recorder)
 
     sender = _sender(settings, given.upstream_transport)
     breakers = upstream_breakers(instances, clock, recorder)
     client = JobNimbusClient(
         sender=sender,
-        budget=_budget(settings, side, clock, recorder),
+        budget=BudgetByAccount(budgets),
         breakers=breakers,
         clock=clock,
         random01=random01,
@@ -135,19 +148,20 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         return bool(secrets.shared or secrets.signing or instance in secrets.per_instance)
 
     def consistency_of(instance: str) -> str:
-        return settings.cache_consistency if hears_of_changes(instance) else "ttl"
+        return settings.cache_consistency.value if hears_of_changes(instance) else "ttl"
 
+    adaptive = adaptive_lifetimes(settings, accounts, clock, hears_of_changes)
     gateway = Gateway(
-        side.cache,
+        accounts,
         client,
-        Policies(settings.ttl_overrides, max_bytes=settings.cache_max_item_size_kb * 1024),
+        policies_of(settings, adaptive),
         tally,
         consistency_of,
     )
     seen = WebhooksSeen()
 
     async def arrived(instance: str) -> Mapping[str, Mapping[str, Any]]:
-        return await received(side.invalidator, seen, instance, clock, new_id())
+        return await received(accounts, seen, instance, clock, new_id())
 
     toolbox = Toolbox(
         read_tools(get_webhooks_of(_public_url(settings), hears_of_changes, arrived)),
@@ -163,7 +177,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     face = McpFace(toolbox, identities, clock, version=__version__, request_id_of=_request_id_of)
 
     intake = Intake(
-        AppendAndBump(side.invalidator, tally),
+        AppendAndBump(accounts, tally),
         secrets=secrets,
         instances=instances,
         clock=clock,
@@ -175,16 +189,15 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
 
     async def probe_store() -> StoreHealth:
         if not settings.cache_enabled:
-            return StoreHealth(False, side.store.circuit_state, 0.0, "disabled")
-        return await side.store.health()
+            return StoreHealth(False, accounts.circuit_state, 0.0, "disabled")
+        return accounts.worst(await asyncio.gather(*(one.store.health() for one in accounts.stores)))
 
     async def readiness() -> Mapping[str, Part]:
-        health = await probe_store()
-        parts = {
-            "store": Part("off", reason="disabled")
-            if health.reason == "disabled"
-            else Part("up" if health.reason is None else "down", reason=health.reason)
-        }
+        parts = {one.name: Part("off", reason="disabled") for one in accounts.stores}
+        if settings.cache_enabled:
+            probed = await asyncio.gather(*(one.store.health() for one in accounts.stores))
+            for one, health in zip(accounts.stores, probed, strict=True):
+                parts[one.name] = Part("up" if health.reason is None else "down", reason=health.reason)
         for instance in instances:
             is_open = breakers[instance].state is State.OPEN
             parts[f"jobnimbus:{instance}"] = Part("down", reason="circuit_open") if is_open else Part("up")
@@ -194,8 +207,8 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         try:
-            async with side.opened():
-                if side.redis is None:
+            async with side.opened(), refreshing(adaptive):
+                if any(one.redis is None for one in accounts.stores):
                     log.info("store is embedded", note="kept in this process; set REDIS_URL to share and keep it")
                 if given.freeze_heap:
                     gc.collect()
@@ -219,18 +232,20 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         tools=toolbox,
         identities=identities,
         intake=intake,
-        invalidations=CountedInvalidations(side.invalidator, tally),
-        entries=side.cache.entries,
+        invalidations=CountedInvalidations(accounts, tally),
+        entries=accounts.entries,
+        explain=accounts.explain,
         counts=side.counts,
         probe_store=probe_store,
-        circuit_state=lambda: side.store.circuit_state,
-        store_facts=lambda: {"kind": "redis" if settings.store_url else "embedded", "address": settings.store_address},
+        circuit_state=lambda: accounts.circuit_state,
+        store_facts=lambda: _store_facts(accounts),
         breaker_facts=lambda: {
-            "state": side.store.circuit_state,
-            "owedInvalidations": list(side.store.indebted),
+            "state": accounts.circuit_state,
+            "stores": {one.name: one.store.circuit_state for one in accounts.stores},
+            "owedInvalidations": list(accounts.indebted),
             "upstream": {instance: box.state.value for instance, box in breakers.items()},
         },
-        l1_facts=side.cache.l1_stats,
+        l1_facts=accounts.l1_stats,
         readiness=readiness,
         exposition=recorder.exposition,
         mcp_app=http_app,
@@ -244,9 +259,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         toolbox=toolbox,
         identities=identities,
         partitions=partitions,
-        cache=side.cache,
-        store=side.store,
-        invalidator=side.invalidator,
+        accounts=accounts,
         client=client,
         tally=tally,
         recorder=recorder,
@@ -263,19 +276,36 @@ def _sender(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> H
     )
 
 
-def _budget(settings: Settings, side: StoreSide, clock: Clock, recorder: Recorder) -> RequestBudget:
-    """Shared through Redis where there is one."""
-    local = LocalBudget(settings.jobnimbus_max_requests_per_s, settings.instances, clock)
-    if side.redis is None:
-        return local
-    return RedisBudget(
-        side.redis,
-        local,
-        rate_per_s=settings.jobnimbus_max_requests_per_s,
-        clock=clock,
-        recorder=recorder,
-        command_timeout_s=settings.redis_command_timeout_ms / 1000,
-    )
+def _budgets(settings: Settings, accounts: Accounts, clock: Clock, recorder: Recorder) -> Mapping[str, RequestBudget]:
+    """Every account's, shared through its Redis where there is one."""
+    rate_per_s = settings.jobnimbus_max_requests_per_s
+    local = LocalBudget(rate_per_s, settings.instances, clock)
+    found: dict[str, RequestBudget] = {}
+    for one in accounts.stores:
+        budget: RequestBudget = local
+        if one.redis is not None:
+            budget = RedisBudget(
+                one.redis,
+                local,
+                rate_per_s=rate_per_s,
+                clock=clock,
+                recorder=recorder,
+                command_timeout_s=settings.redis_command_timeout_ms / 1000,
+            )
+        found |= dict.fromkeys(one.tenants, budget)
+    return found
+
+
+def _store_facts(accounts: Accounts) -> Mapping[str, Any]:
+    """Kind and address; of several stores the first's, and all of them by name."""
+    told = [
+        {"kind": "embedded" if one.redis is None else "redis", "address": one.address, "instances": list(one.tenants)}
+        for one in accounts.stores
+    ]
+    facts: dict[str, Any] = {"kind": told[0]["kind"], "address": told[0]["address"]}
+    if len(told) > 1:
+        facts["stores"] = dict(zip((one.name for one in accounts.stores), told, strict=True))
+    return facts
 
 
 def _public_url(settings: Settings) -> str:

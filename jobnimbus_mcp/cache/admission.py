@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from jobnimbus_mcp.cache.key import entry_glob, partition_prefix
+from jobnimbus_mcp.cache.key import CacheKey, entry_glob, partition_prefix
 from jobnimbus_mcp.cache.l1 import L1
 from jobnimbus_mcp.cache.lru import Bounded
 from jobnimbus_mcp.cache.ports import Seen, Store, StoreError
@@ -20,7 +20,7 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError, UpstreamUnauthorized
 
-__all__ = ["CHECK_S", "UNDECIDED_S", "Admission", "Admit", "Bearer"]
+__all__ = ["CHECK_S", "UNDECIDED_S", "Admission", "Admit", "Bearer", "bearer_of"]
 
 Admit = Callable[[Call], Awaitable[None]]
 """Asks the origin whether it still accepts this bearer's credential.
@@ -47,6 +47,10 @@ class Bearer(NamedTuple):
     name: str
 
 
+def bearer_of(key: CacheKey) -> Bearer:
+    return Bearer(key.tenant, key.partition, key.bearer)
+
+
 class Admission:
     """The check before a hit; asks the origin once per bearer however many wait.
 
@@ -63,6 +67,10 @@ class Admission:
         self._undecided_until: Bounded[Bearer, float] = Bounded(_REMEMBERED)
         self._refused_at: Bounded[Bearer, float] = Bounded(_REMEMBERED)
 
+    def refusing(self, bearer: Bearer) -> bool:
+        """Did the origin refuse this bearer when it was last heard of here?"""
+        return len(self._refused_at) > 0 and self._refused_at.get(bearer) is not None
+
     def needed(self, bearer: Bearer, *, marked: bool) -> bool:
         """Must the origin be asked before a hit is served? A remembered refusal counts more than a marker."""
         if self._refused_at.get(bearer) is not None:
@@ -71,6 +79,18 @@ class Admission:
             return False
         until = self._undecided_until.get(bearer)
         return until is None or self._clock.monotonic() >= until
+
+    async def may_show(self, key: CacheKey, seen: Seen, admit: Admit | None, call: Call) -> None:
+        """Return when the bearer may be shown what was seen of `key`; as `before_hit`, where that is needed at all."""
+        bearer = bearer_of(key)
+        if admit is not None and self.needed(bearer, marked=seen.admitted):
+            guard = seen.guard
+            if not guard:
+                try:
+                    guard = (await self._store.admission(key.tenant, key.bearer, call))[1]
+                except StoreError:
+                    guard = b""  # the acceptance is then not noted; the store's driver has counted the failure
+            await self.before_hit(bearer, guard, admit, call, marked=seen.admitted)
 
     async def before_hit(self, bearer: Bearer, guard: bytes, admit: Admit, call: Call, *, marked: bool) -> None:
         """Return when a hit may be served: accepted, or the origin cannot say within `CHECK_S`.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from jobnimbus_mcp.cache.barrier import Barrier
 from jobnimbus_mcp.cache.key import glob_within
-from jobnimbus_mcp.cache.notice import Applied, Notice
-from jobnimbus_mcp.cache.ports import RATES_S, Store
+from jobnimbus_mcp.cache.notice import Applied, Notice, Told
+from jobnimbus_mcp.cache.ports import EVERYTHING, RATES_S, Store
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.telemetry.recorder import Recorder
@@ -25,37 +27,60 @@ class Invalidator:
 
     With a guarded store, an invalidation that could not be told leaves a debt: nothing of the tenant is read from the
     store again before everything of it has been invalidated.
+
+    `barrier`: an invalidation returns when no process serves anything older from L1 any more; with `wait=False` as soon
+    as nothing older is served from the store. None: no L1 is trusted anywhere.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, recorder: Recorder) -> None:
+    def __init__(self, store: Store, *, clock: Clock, recorder: Recorder, barrier: Barrier | None = None) -> None:
         self._store = store
         self._clock = clock
         self._recorder = recorder
+        self._barrier = barrier
 
-    async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
+    async def append_and_bump(
+        self,
+        tenant: str,
+        tags: Sequence[str],
+        notice: Notice,
+        call: Call,
+        *,
+        tells: Sequence[str] = (),
+        wait: bool = True,
+    ) -> Applied:
         """Make every entry with one of these tags invalid and note it in the log; a duplicate only invalidates.
+
+        `tells`: what else has become dirty in L1. The latency told includes the wait.
 
         Raises:
             CacheUnavailable: the store could not be told.
         """
-        applied = await self._store.append_and_bump(tenant, tuple(dict.fromkeys(tags)), notice, call)
+        applied = await self._store.append_and_bump(tenant, tuple(dict.fromkeys(tags)), notice, call, tells=tells)
+        if wait:
+            waited_ms = await self._everywhere(tenant, applied.told, call)
+            applied = replace(applied, latency_ms=round(applied.latency_ms + waited_ms, 3))
         self._recorder.count("cache_invalidations", entity=notice.resource, source=notice.source)
         return applied
 
-    async def renew_epoch(self, tenant: str, call: Call, *, reason: str) -> None:
+    async def renew_epoch(self, tenant: str, call: Call, *, reason: str, wait: bool = True) -> None:
         """Make everything of the tenant invalid, in one step.
 
         Raises:
             CacheUnavailable: the store could not be told.
         """
-        await self._store.renew_epoch(tenant, call)
+        told = await self._store.renew_epoch(tenant, call)
+        if wait:
+            await self._everywhere(tenant, told, call)
         self._recorder.count("cache_epoch_renewals", reason=reason)
 
-    async def invalidate_pattern(self, tenant: str, pattern: str, notice: Notice, call: Call) -> int:
+    async def invalidate_pattern(
+        self, tenant: str, pattern: str, notice: Notice, call: Call, *, wait: bool = True
+    ) -> int:
         """Scan and delete the entries that match; how many there were. `pattern` is over `<partition>:<entity>:
         <operation>:<identifier>`: `*` (also over colons) and `?` are wild, all else is literal.
 
-        What is being fetched meanwhile is not kept, so nothing that was deleted comes back with a late fill.
+        What is being fetched meanwhile is not kept, so nothing that was deleted comes back with a late fill. L1 knows
+        no patterns: everything of the tenant becomes dirty there.
 
         Raises:
             CacheUnavailable: the store failed on the way; some may be deleted.
@@ -67,8 +92,16 @@ class Invalidator:
             deleted += number
             if cursor == 0:
                 break
-        await self.append_and_bump(tenant, (), notice, call)
+        await self.append_and_bump(tenant, (), notice, call, tells=(EVERYTHING,), wait=wait)
         return deleted
+
+    async def _everywhere(self, tenant: str, told: Told, call: Call) -> float:
+        """Return when no L1 serves anything older: the milliseconds that took."""
+        if self._barrier is None:
+            return 0.0
+        began = self._clock.monotonic()
+        await self._barrier.passed(tenant, told, call)
+        return (self._clock.monotonic() - began) * 1000
 
     async def recent(
         self, tenant: str, *, limit: int, since: float | None, call: Call | None = None

@@ -63,14 +63,15 @@ async def list_entries(
             # A star in the glob matches colons as well, so the parts are compared again.
             if (entity and key.entity != entity) or (operation and key.operation != operation):
                 continue
+            fresh_left_s = head.fresh_s - head.kept_s + row.ttl_s
             found[row.key] = {
                 "key": row.key,
                 "ageSeconds": round(max(0.0, now - head.fetched_at), 3),
-                "ttlSeconds": round(row.ttl_s, 3),
+                "ttlSeconds": round(max(0.0, fresh_left_s), 3),
                 "sizeBytes": row.size_bytes,
                 "tags": list(head.tags),
                 "hits": hits.of(row.key),
-            }
+            } | ({"stale": True} if fresh_left_s <= 0 else {})
         if cursor == 0 or len(found) >= limit:
             break
     return list(found.values())[:limit]

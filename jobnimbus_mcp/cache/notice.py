@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["Applied", "Notice"]
+__all__ = ["Applied", "Notice", "Told"]
+
+
+class Told(NamedTuple):
+    """Where an invalidation stands in the log, for whoever waits until every L1 has applied it.
+
+    `registered`: how many instances there are to wait for. `unknown`: the store cannot tell who they are (its epoch or
+    their register was lost lately, or the log took no line), so that only a whole lease's time makes sure of them.
+    """
+
+    position: str = "0-0"
+    registered: int = 0
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +27,7 @@ class Notice:
 
     `source`: webhook, write, catch_up or admin. `received_at`: wall seconds. `event_id` is a proposal: a duplicate is
     answered with the first one's. `dedupe_key`: equal keys within 24 h are one event; empty = never a duplicate.
+    `floors`: what fills must not fall behind, name -> version (epoch seconds; 0 when only the fact is known).
     """
 
     event: str
@@ -22,11 +37,13 @@ class Notice:
     received_at: float
     event_id: str
     dedupe_key: str = ""
+    floors: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The invalidation holds: no read that starts from now on is answered with older data.
+    """The generations are bumped: no read that is validated from now on is answered with older data. `told`: what it
+    takes for L1 not to either.
 
     `latency_ms`: from `received_at` until it held, by the store's clock, never negative. `bumped`: number of tags.
     """
@@ -35,3 +52,4 @@ class Applied:
     duplicate: bool
     latency_ms: float
     bumped: int
+    told: Told = field(default_factory=Told)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = ["Loaded", "Outcome", "Status", "Tier"]
@@ -28,10 +29,14 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A loader's answer. `negative`: the origin knows of no such thing, and that is kept for a short time."""
+    """A loader's answer. `negative`: the origin knows of no such thing, and that is kept for a short time.
+
+    `versions`: of the records it shows, floor name -> version (epoch seconds), to be compared with what changes said.
+    """
 
     value: bytes
     negative: bool = False
+    versions: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,8 @@ class Outcome:
 
     `fetched_at`: wall seconds when its fetch began. `ttl_s`: what remains of its lifetime; 0 when it was not kept, or
     when its fill had not ended yet. `coalesced`: it waited for another reader's fetch. `etag` differs from fetch to
-    fetch and is the same for the same fetch, kept or not, so it names the value within a process.
+    fetch and is the same for the same fetch, kept or not, so it names the value within a process. `stale_reason`: why
+    it is served although it is stale, in words for the caller; None when it is not.
     """
 
     value: bytes
@@ -51,3 +57,4 @@ class Outcome:
     ttl_s: float
     coalesced: bool
     etag: str
+    stale_reason: str | None = None

@@ -7,18 +7,26 @@ with the command and begun again for ever; here it goes on, and serves whoever c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from redis.asyncio import ConnectionPool
+from redis.exceptions import AskError, BusyLoadingError, ClusterDownError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from jobnimbus_mcp.cache.address import Place
+from jobnimbus_mcp.cache.locate_redis import Locator
+from jobnimbus_mcp.cache.whereabouts_redis import Whereabouts
 
 __all__ = ["ReadyPool"]
 
 _SPARE = 4
 """Connections kept once one was asked for: a command that is given up costs its own, and the next finds another."""
+
+_ELSEWHERE = (AskError, BusyLoadingError, ClusterDownError, ReadOnlyError)
+"""What a server answers that is not in charge, or not yet; MOVED and MASTERDOWN are kinds of these."""
 
 _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 1.0
@@ -31,6 +39,9 @@ class ReadyPool(ConnectionPool):
     with growing pauses that a waiting command cuts short; then the next command begins anew. A failed try is the answer
     of all who wait, unless connections are in use that may come back to them. `timeout`: the longest wait for a
     connection, in seconds, of a command that nobody bounds.
+
+    `locator` says where the server is, None where that never changes. When it names another one, all connections to
+    the one before are closed at once, those in use as well; `on_moved` is called when the new one has answered.
     """
 
     def __init__(
@@ -40,6 +51,8 @@ class ReadyPool(ConnectionPool):
         connect_timeout_s: float = 10.0,
         max_retries: int = 3,
         timeout: float = 10.0,
+        locator: Locator | None = None,
+        on_moved: Callable[[], None] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(max_connections=max_connections, **options)
@@ -50,7 +63,11 @@ class ReadyPool(ConnectionPool):
         self._busy: set[Any] = self._in_use_connections
         self._waiting: dict[asyncio.Future[Any], None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-        self._trying = 0
+        self._outdated: set[asyncio.Task[None]] = set()
+        self._trying: dict[asyncio.Task[None] | None, Place | None] = {}
+        self._where = None if locator is None else Whereabouts(locator, self._settled, self._answer_unless_busy)
+        self._on_moved = on_moved
+        self._answered_at: Place | None = None
         self._hurry = asyncio.Event()
         self._marks: dict[Any, set[str]] = {}
         self._open = True
@@ -58,6 +75,8 @@ class ReadyPool(ConnectionPool):
 
     async def at_hand(self) -> Any:
         """A connected connection with nothing unread in it; None when there is none. Does not wait."""
+        if self._where is not None and not self._where.trusted():
+            return None
         while self._idle:
             connection = self._idle.pop()
             try:
@@ -81,7 +100,10 @@ class ReadyPool(ConnectionPool):
             return connection
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = None
-        self._grow()
+        if self._where is not None and self._where.place is not None and self._idle:
+            self._where.ask()  # they serve, if it is still there
+        else:
+            self._grow()
         try:
             async with asyncio.timeout(self._wait_s):
                 try:
@@ -99,11 +121,27 @@ class ReadyPool(ConnectionPool):
         """Take a connection back. One that was closed in mid-command is not used again. Does not wait."""
         self._busy.discard(connection)
         if self._open and connection.is_connected and not connection.should_reconnect():
-            self._offer(connection)
-            return
+            if self._where is None:
+                self._offer(connection)
+                return
+            if _place(connection) == self._where.place:
+                self._where.answered()
+                self._offer(connection)
+                return
+        elif self._open and self._where is not None and _place(connection) == self._where.place:
+            self._where.doubt()
         await self._drop(connection)
         if self._open:
             self._grow()
+
+    async def report(self, connection: Any, error: RedisError) -> None:
+        """What a command on this connection was answered; a server that is not in charge is left."""
+        if self._where is None or not (isinstance(error, _ELSEWHERE) or str(error).startswith("UNBLOCKED")):
+            return
+        if self._where.forget(_place(connection), error):
+            for other in self._busy:
+                other.mark_for_reconnect()
+            await self._drop_idle()
 
     def marks(self, connection: Any) -> set[str]:
         """What its users noted of this connection; forgotten with it."""
@@ -113,29 +151,65 @@ class ReadyPool(ConnectionPool):
         """Close all other connections, those in use when they come back."""
         for other in self._busy - {connection}:
             other.mark_for_reconnect()
-        while self._idle:
-            await self._drop(self._idle.pop())
+        await self._drop_idle()
+        self._grow()
 
     async def aclose(self) -> None:
         """Stop connecting and close all connections."""
         self._open = False
-        tasks = tuple(self._connecting)
+        tasks = (*self._connecting, *self._outdated)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._where is not None:
+            await self._where.aclose()
         self._answer(RedisConnectionError("closed"))
         await super().aclose()
-        while self._idle:
-            await self._drop(self._idle.pop())
+        await self._drop_idle()
+
+    # -- where the server is -----------------------------------------------------------------------------------------
+
+    async def _settled(self, changed: bool) -> None:
+        """It is known where the server is: leave any other, serve those who wait, connect where nothing is."""
+        if changed:
+            await self._leave()
+        while self._waiting and (connection := await self.at_hand()) is not None:
+            self._busy.discard(connection)
+            self._offer(connection)
+        if self._waiting or not self._idle:
+            self._grow(1)
+
+    async def _leave(self) -> None:
+        """Close what leads to where the server is not. An answer from there may be older than an invalidation that was
+        acknowledged elsewhere, also one that is under way."""
+        where = self._where.place if self._where is not None else None
+        for task, place in tuple(self._trying.items()):
+            if task is not None and place is not None and place != where:
+                self._connecting.discard(task)
+                self._outdated.add(task)
+                task.add_done_callback(self._outdated.discard)
+                task.cancel()
+        for connection in [other for other in self._idle if _place(other) != where]:
+            self._idle.remove(connection)
+            await self._drop(connection)
+        for connection in self._busy:
+            if _place(connection) != where and connection._writer is not None:
+                connection._writer.transport.abort()
+
+    def _answer_unless_busy(self, failure: Exception) -> None:
+        if not self._busy:
+            self._answer(failure)
 
     # -- connecting --------------------------------------------------------------------------------------------------
 
-    def _grow(self) -> None:
+    def _grow(self, spare: int = _SPARE) -> None:
         """Connect as many as are waited for, and the spare ones."""
+        if not self._open:
+            return
         if self._waiting and not self._busy:
             self._hurry.set()
         there = len(self._idle) + len(self._busy) + len(self._connecting)
-        wanted = max(_SPARE - there, len(self._waiting) - len(self._connecting))
+        wanted = max(spare - there, len(self._waiting) - len(self._connecting))
         for _ in range(min(wanted, self.max_connections - there)):
             task = asyncio.get_running_loop().create_task(self._connect())
             self._connecting.add(task)
@@ -163,25 +237,53 @@ class ReadyPool(ConnectionPool):
 
     async def _tried(self) -> Exception | None:
         """Connect once and offer the connection; what went wrong otherwise."""
-        connection: Any = self.make_connection()  # type: ignore[no-untyped-call]
-        self._trying += 1
+        connection: Any = None
+        place: Place | None = None
+        task = asyncio.current_task()
+        self._trying[task] = None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                await connection.connect()
+                while True:
+                    if self._where is None:
+                        connection = self.make_connection()  # type: ignore[no-untyped-call]
+                    else:
+                        place = self._trying[task] = await self._where.here()
+                        there: dict[str, Any] = {"host": place[0], "port": place[1]}
+                        connection = self.connection_class(**self.connection_kwargs, **there)
+                    await connection.connect()
+                    if self._where is None or place == self._where.place:
+                        break
+                    await connection.disconnect(nowait=True)
         except Exception as error:  # the boundary to the library: whatever it is, it is the answer of those who wait
-            await connection.disconnect(nowait=True)
+            await self._not_connected(connection, place, error)
             return error
         except BaseException:
-            await connection.disconnect(nowait=True)
+            if connection is not None:
+                await connection.disconnect(nowait=True)
             raise
         finally:
-            self._trying -= 1
+            del self._trying[task]
+        self._arrived(place)
         self._connecting.discard(asyncio.current_task())
         self._told = False
         self._marks[connection] = set()
         self._offer(connection)
         self._grow()
         return None
+
+    async def _not_connected(self, connection: Any, place: Place | None, error: Exception) -> None:
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        if self._where is not None and place is not None:
+            self._where.forget(place, error)
+
+    def _arrived(self, place: Place | None) -> None:
+        if self._where is None:
+            return
+        self._where.answered()
+        if self._on_moved is not None and self._answered_at not in (None, place):
+            asyncio.get_running_loop().call_soon(self._on_moved)
+        self._answered_at = place
 
     def _offer(self, connection: Any) -> None:
         while self._waiting:
@@ -207,6 +309,10 @@ class ReadyPool(ConnectionPool):
         del self._waiting[waiter]
         return waiter
 
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._drop(self._idle.pop())
+
     async def _drop(self, connection: Any) -> None:
         self._marks.pop(connection, None)
         await connection.disconnect(nowait=True)
@@ -216,3 +322,7 @@ class ReadyPool(ConnectionPool):
         if not self._told:
             self._told = True
             structlog.get_logger().warning("store not connected", error=type(failure).__name__)
+
+
+def _place(connection: Any) -> Place:
+    return connection.host, connection.port

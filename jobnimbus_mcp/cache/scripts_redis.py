@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import hiredis
 import structlog
 from redis import exceptions as raised
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import MovedError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 
 from jobnimbus_mcp.cache.key import system_key
 from jobnimbus_mcp.cache.pool_redis import ReadyPool
@@ -25,7 +27,9 @@ T = TypeVar("T")
 
 _ANOTHER, _UNTOLD = 2, 3
 _READ_ONLY_REPLIES = ("READONLY", "MISCONF", "NOREPLICAS")
-_AWAY_REPLIES = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "NOPERM", "WRONGPASS")
+_AWAY_REPLIES = ("UNBLOCKED",)
+_AWAY = (raised.ConnectionError, OSError, raised.AskError, raised.TryAgainError, raised.ClusterError)
+"""Also a server that is not in charge of these keys, or of none at the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +71,54 @@ class Scripts:
         Raises:
             StoreError: whatever went wrong, translated.
         """
+
+        def send(connection: Any) -> Awaitable[Any]:
+            return self._execute(connection, name, keys, args)
+
+        tenants = (tenant,) if tenant else ()
         try:
-            connection = await self._pool.at_hand() or await self._pool.get_connection()
             try:
-                if tenant and tenant not in self._pool.marks(connection):
-                    await self._verify(connection, tenant)
-                return await self._execute(connection, name, keys, args)
-            finally:
-                await self._pool.release(connection)
+                return await self._carried(send, tenants)
+            except MovedError:
+                # Nothing was carried out, and who has the keys now is being asked.
+                return await self._carried(send, tenants)
         except (RedisError, OSError) as error:
             raise _translation(error) from error
+
+    async def blocked(self, command: Sequence[Any], *, tenants: Sequence[str] = (), within_s: float = 5.0) -> Any:
+        """The reply of a raw command which the server holds back until there is something to say, such as XREAD BLOCK.
+
+        It has a connection to itself meanwhile. Cancelled, failed or without a reply `within_s`, that connection is
+        closed, never given back with a reply to come. `tenants`: whose keys these are, verified as by `run`.
+
+        Raises:
+            StoreError: whatever went wrong, translated.
+        """
+
+        def send(connection: Any) -> Awaitable[Any]:
+            return _answer(connection, tuple(command), timeout=math.inf)
+
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._carried(send, tenants)
+        except TimeoutError as error:
+            raise StoreTimeout(type(error).__name__) from error
+        except (RedisError, OSError) as error:
+            raise _translation(error) from error
+
+    async def _carried(self, send: Callable[[Any], Awaitable[Any]], tenants: Sequence[str]) -> Any:
+        """What `send` returns for a connection to a server that is verified for the tenants."""
+        connection = await self._pool.at_hand() or await self._pool.get_connection()
+        try:
+            for tenant in tenants:
+                if tenant not in self._pool.marks(connection):
+                    await self._verify(connection, tenant)
+            return await send(connection)
+        except RedisError as error:
+            await self._pool.report(connection, error)
+            raise
+        finally:
+            await self._pool.release(connection)
 
     async def _verify(self, connection: Any, tenant: str) -> None:
         keys = (system_key(tenant, "epoch"), system_key(tenant, "run"))
@@ -98,7 +140,7 @@ class Scripts:
             return await _answer(connection, ("EVAL", script.text, len(keys), *keys, *args))
 
 
-async def _answer(connection: Any, command: tuple[Any, ...]) -> Any:
+async def _answer(connection: Any, command: tuple[Any, ...], timeout: float | None = None) -> Any:
     """One command's answer.
 
     The library's own way, with its pool, retries and metrics around every command, costs as much as the round trip.
@@ -106,7 +148,7 @@ async def _answer(connection: Any, command: tuple[Any, ...]) -> Any:
     `read_response`.
     """
     await connection.send_packed_command(hiredis.pack_command(command), check_health=False)
-    return await connection.read_response()
+    return await connection.read_response(timeout=timeout)
 
 
 async def translated(command: Awaitable[T]) -> T:
@@ -126,6 +168,6 @@ def _translation(error: RedisError | OSError) -> StoreError:
         return StoreOutOfMemory(name)
     if isinstance(error, raised.TimeoutError) or first == "BUSY":
         return StoreTimeout(name)
-    if isinstance(error, raised.ConnectionError | OSError) or first in _AWAY_REPLIES:
+    if isinstance(error, (*_AWAY, raised.NoPermissionError)) or first in _AWAY_REPLIES:
         return StoreUnreachable(name)
     return StoreError(name)

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
-from jobnimbus_mcp.errors import InternalError, UpstreamTimeout
+from jobnimbus_mcp.errors import InternalError, Stopping, UpstreamTimeout
 
 __all__ = ["GATHER_S", "JOIN_WITHIN_S", "LINGER_S", "SPACING_S", "Body", "Flight", "Joining", "SingleFlight"]
 
@@ -46,13 +46,15 @@ class Joining(Enum):
 class Flight(Generic[T]):
     """A load under way. It may go on after it has been answered."""
 
-    __slots__ = ("after", "answered", "began", "landed", "task", "waiters")
+    __slots__ = ("after", "answered", "began", "detached", "landed", "task", "waiters")
 
     def __init__(self, after: asyncio.Task[None] | None) -> None:
         self.after = after
         """The load it waits for before it begins, though not for long."""
         self.began: float | None = None
         self.landed: int | None = None
+        self.detached = False
+        """Does it go on when nobody waits for it any more?"""
         self.waiters = 0
         self.answered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
@@ -100,12 +102,13 @@ class SingleFlight(Generic[T]):
         joining: Joining = Joining.BEGUN,
         begun_within_s: float | None = None,
         looked: int | None = None,
+        detach: bool = False,
     ) -> tuple[T, bool]:
         """The answer of the flight under `key`, and whether somebody else had asked for it first.
 
         `body` runs in a task of its own and answers the flight. `begun_within_s`: join only a flight at most so old; a
         younger one takes its place under the key. `looked`: `landings` before the caller looked at the state that `key`
-        names; None joins no flight that has landed.
+        names; None joins no flight that has landed. `detach`: the flight goes on to its end when its waiters have left.
 
         Raises:
             UpstreamTimeout: the call's deadline passed while waiting.
@@ -116,6 +119,7 @@ class SingleFlight(Generic[T]):
         if flight is None:
             flight = self._start(key, body, joining, call)
         call.spaced = call.spaced or flight.spacing
+        flight.detached = flight.detached or detach
         flight.waiters += 1
         bound = asyncio.timeout(max(0.0, call.remaining_s(self._clock)))
         try:
@@ -127,7 +131,7 @@ class SingleFlight(Generic[T]):
             raise UpstreamTimeout("No answer in time.") from error
         finally:
             flight.waiters -= 1
-            if flight.waiters == 0 and not flight.answered.done():
+            if flight.waiters == 0 and not flight.detached and not flight.answered.done():
                 self._forget(key, flight)
                 flight.task.cancel()
 
@@ -186,7 +190,7 @@ class SingleFlight(Generic[T]):
                 flight.landed = self.landings
                 asyncio.get_running_loop().call_later(LINGER_S, self._forget, key, flight)
         except asyncio.CancelledError:
-            flight.fail(InternalError("The server is stopping."))
+            flight.fail(Stopping("The server is stopping; try again."))
             raise
         except Exception as error:  # the boundary between a flight and its waiters: they get whatever went wrong
             flight.fail(error)

@@ -13,6 +13,16 @@ Tags, from coarse to fine, for a kind of record E:
 A created record can only add itself to lists of the whole account and to those of the parents it names, so that is all
 that is renewed when the parents are known. A changed or deleted one may have hung on a parent that nobody names any
 more: every list of its kind goes. JobNimbus's own webhooks name no action, and are read as all three at once.
+
+Floors, beside the tags: what is fetched after a change may still be older than it, because lists and searches come from
+an index that lags behind the records. Names of floors, for a kind of record E:
+
+    E            lists and searches of E may lag
+    E@<id>       those limited to what hangs on the record <id> may
+    E:<jnid>     this record is at least of the version told
+
+Source: JobNimbus API documentation, hints of the back end (lists are an Elasticsearch index, a record by its id is
+current; observed to lag by up to about 6 s).
 """
 
 from __future__ import annotations
@@ -23,7 +33,17 @@ from types import MappingProxyType
 from jobnimbus_mcp.crm.entities import Action, Change, Entity
 from jobnimbus_mcp.crm.reads import Read, Shape
 
-__all__ = ["ACCOUNT_WIDE", "CALENDAR_KINDS", "CHILDREN", "DERIVED_FIELDS", "tags_of_change", "tags_of_read"]
+__all__ = [
+    "ACCOUNT_WIDE",
+    "CALENDAR_KINDS",
+    "CHILDREN",
+    "DERIVED_FIELDS",
+    "floors_of_change",
+    "floors_of_read",
+    "record_floor",
+    "tags_of_change",
+    "tags_of_read",
+]
 
 ACCOUNT_WIDE = "any"
 
@@ -93,3 +113,32 @@ def tags_of_change(change: Change) -> tuple[str, ...]:
     # whatever happens to a record is also written to its activity log, and to that of the records it hangs on
     tags.append(f"{Entity.ACTIVITIES}:list")
     return tuple(dict.fromkeys(tags))
+
+
+def floors_of_change(change: Change) -> dict[str, int]:
+    """What answers fetched from now on must not fall behind: name -> version in epoch seconds, 0 when it is not known
+    or when the name stands for more than the one record.
+
+    The law: a list or search that shares a tag with the change shares a floor with it.
+    """
+    entity, jnid = change.ref.entity, change.ref.jnid
+    floors = {entity.value: 0, record_floor(entity, jnid): change.occurred_at or 0}
+    if entity in CALENDAR_KINDS:
+        floors[Entity.CALENDAR.value] = 0
+    if change.action is not Action.CREATED:
+        floors |= {f"{child}@{jnid}": 0 for child in CHILDREN.get(entity, ()) if child is not Entity.ACTIVITIES}
+    floors[Entity.ACTIVITIES.value] = 0
+    return floors
+
+
+def floors_of_read(read: Read) -> tuple[str, ...]:
+    """The floors whose recent change makes a list or a search worth little for a while; none for a single record,
+    which does not come from the index."""
+    if read.shape is Shape.RECORD:
+        return ()
+    return (read.entity.value, *(f"{read.entity}@{parent}" for parent in sorted(read.scope)))
+
+
+def record_floor(entity: Entity, jnid: str) -> str:
+    """The floor of one record's version."""
+    return f"{entity}:{jnid}"

@@ -22,7 +22,7 @@ from jobnimbus_mcp.errors import (
     UnknownPayload,
 )
 from jobnimbus_mcp.events.envelope import dedupe_key, parse_body
-from jobnimbus_mcp.events.ports import AppendAndBump, Event
+from jobnimbus_mcp.events.ports import AppendAndBump, Appended, Event
 from jobnimbus_mcp.events.signature import Rejected, Verified, WebhookSecrets, verify
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
@@ -42,10 +42,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The invalidation holds. `event_id`: the first delivery's when this is a `duplicate`."""
+    """The invalidation holds or, `journalled`, is durable and will. `event_id`: the first delivery's when this is a
+    `duplicate`."""
 
     event_id: str
     duplicate: bool
+    journalled: bool = False
 
 
 class WebhooksSeen:
@@ -93,7 +95,8 @@ class Intake:
         self._seen = seen
 
     async def receive(self, delivery: Delivery, call: Call) -> Accepted:
-        """Returns once the invalidation holds; every delivery invalidates, a duplicate makes no second event.
+        """Returns once the invalidation holds, or is in the journal; every delivery invalidates, a duplicate makes no
+        second event.
 
         Raises:
             FeatureDisabled: no secret is configured.
@@ -116,9 +119,9 @@ class Intake:
             self._recorder.count("webhooks", entity=entity, outcome="unavailable")
             raise
         self._seen.note(instance, event.change.ref.entity, received_at)
-        self._recorder.count("webhooks", entity=entity, outcome="duplicate" if appended.duplicate else "applied")
+        self._recorder.count("webhooks", entity=entity, outcome=_outcome(appended))
         self._log.info(
-            "Cache invalidated",
+            "Invalidation journalled" if appended.journalled else "Cache invalidated",
             event_name=event.name,
             resource=entity,
             id=event.change.ref.jnid,
@@ -129,7 +132,7 @@ class Intake:
             latency_ms=round(appended.latency_ms, 3),
             request_id=call.request_id,
         )
-        return Accepted(appended.event_id, appended.duplicate)
+        return Accepted(appended.event_id, appended.duplicate, appended.journalled)
 
     def _admitted(self, delivery: Delivery, now: float) -> str:
         if not self._secrets.any:
@@ -183,6 +186,12 @@ _OUTCOMES: Mapping[type[ProjectError], str] = {
     InvalidInput: "bad_instance",
     UnknownPayload: "unknown_payload",
 }
+
+
+def _outcome(appended: Appended) -> str:
+    if appended.journalled:
+        return "journalled"
+    return "duplicate" if appended.duplicate else "applied"
 
 
 def _invalid_signature() -> NotAuthenticated:

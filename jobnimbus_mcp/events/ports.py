@@ -31,20 +31,25 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """`event_id`: the event's, or that of the first delivery when this one is a `duplicate`."""
+    """`event_id`: the event's, or that of the first delivery when this one is a `duplicate`.
+
+    `journalled`: it is on this machine's disk, to be appended, with its tags renewed, in the background; whether it is
+    a duplicate, and after how long it held, shows only then.
+    """
 
     event_id: str
     duplicate: bool
     latency_ms: float
+    journalled: bool = False
 
 
 class AppendAndBump(Protocol):
     """Appends the event and renews its tags, in one step; renews them for a duplicate too, without a second event.
 
-    When it returns, no read that starts later gets older data.
+    When it returns, no read that starts later gets older data, unless it says `journalled`.
 
     Raises:
-        CacheUnavailable: neither happened for certain.
+        CacheUnavailable: neither happened for certain, nor will it.
     """
 
     async def __call__(self, event: Event, call: Call) -> Appended: ...

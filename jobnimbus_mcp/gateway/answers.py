@@ -9,12 +9,24 @@ from typing import Any
 
 import orjson
 
+from jobnimbus_mcp.cache.mode import Mode
 from jobnimbus_mcp.cache.outcome import Outcome, Status, Tier
 from jobnimbus_mcp.crm.payloads import rfc3339
 
-__all__ = ["Answer", "Outcome", "ParsedValues", "Provenance", "Status", "Tier", "ToolAnswer", "provenance_of"]
+__all__ = [
+    "Answer",
+    "Outcome",
+    "ParsedValues",
+    "Provenance",
+    "Status",
+    "Tier",
+    "ToolAnswer",
+    "provenance_of",
+    "stale_reason_of",
+]
 
-_STATUS_RANK = (Status.HIT, Status.REVALIDATED, Status.STALE, Status.MISS, Status.BYPASS)
+# stale last: an answer with something stale in it is stale, whatever else it was made of
+_STATUS_RANK = (Status.HIT, Status.REVALIDATED, Status.MISS, Status.BYPASS, Status.STALE)
 _TIER_RANK = (Tier.L1, Tier.L2, Tier.UPSTREAM)
 
 
@@ -46,10 +58,16 @@ class ParsedValues:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One read's value (bytes of JSON) and its outcome."""
+    """One read's value (bytes of JSON), its outcome, and how fresh it had to be."""
 
     outcome: Outcome
     parsed: ParsedValues = field(repr=False)
+    mode: Mode = Mode.STRICT
+
+    @property
+    def stale_reason(self) -> str | None:
+        """Why it is stale, as callers are told; None when it is not."""
+        return stale_reason_of(self.outcome)
 
     def value(self) -> Any:
         """The parsed value: shared with other calls, so nobody's to change."""
@@ -104,11 +122,20 @@ class ToolAnswer:
 
 def provenance_of(outcomes: Sequence[Outcome], consistency: str) -> Provenance:
     """What to tell of an answer that was put together from `outcomes` (at least one)."""
+    reasons = dict.fromkeys(reason for outcome in outcomes if (reason := stale_reason_of(outcome)) is not None)
     return Provenance(
         status=max((outcome.status for outcome in outcomes), key=_STATUS_RANK.index),
         tier=max((outcome.tier for outcome in outcomes), key=_TIER_RANK.index),
         fetched_at=min(outcome.fetched_at for outcome in outcomes),
         ttl_s=min(outcome.ttl_s for outcome in outcomes),
         consistency=consistency,
-        stale_reason="past its lifetime" if any(o.status is Status.STALE for o in outcomes) else None,
+        stale_reason="; ".join(reasons) or None,
     )
+
+
+def stale_reason_of(outcome: Outcome) -> str | None:
+    """Why it is stale, in a caller's words; None when it is not."""
+    if outcome.status is not Status.STALE:
+        return None
+    # the cache knows no CRM; whoever is told here knows no origin
+    return (outcome.stale_reason or "past its lifetime").replace("the origin", "JobNimbus")

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from jobnimbus_mcp.cache.key import CacheKey
-from jobnimbus_mcp.cache.outcome import Loaded, Outcome, Status
-from jobnimbus_mcp.cache.read_through import Question, ReadThrough
+from jobnimbus_mcp.cache.mode import Mode
+from jobnimbus_mcp.cache.outcome import Loaded, Outcome, Status, Tier
+from jobnimbus_mcp.cache.question import Question
+from jobnimbus_mcp.cache.read_through import Admit, Loader
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.crm.query import Is, Not, OneOf
 from jobnimbus_mcp.crm.reads import Read, Shape
-from jobnimbus_mcp.crm.relations import tags_of_read
+from jobnimbus_mcp.crm.relations import floors_of_read, record_floor, tags_of_read
 from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound
 from jobnimbus_mcp.gateway.answers import Answer, ParsedValues
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.policies import Policies
 from jobnimbus_mcp.telemetry.tally import Tally
 
-__all__ = ["Gateway", "Upstream"]
+__all__ = ["LIFETIME_ONLY", "Cache", "Gateway", "Upstream"]
+
+LIFETIME_ONLY = "ttl"
+"""The consistency told where this server learns of no changes: the lifetime is the only bound."""
 
 _CALENDAR_KINDS = (Entity.TASKS, Entity.JOBS, Entity.WORKORDERS)
 _NOTHING = b"{}"
+_WEAKER = (Mode.STRICT, Mode.BARRIER, Mode.BOUNDED, Mode.ANY)
 
 PARSED_BYTES = 2 * 1024 * 1024
 """Of values kept parsed: some ten blocks of a list, for calls that ask the same at the same time."""
@@ -53,12 +60,30 @@ class Upstream(Protocol):
         ...
 
 
+class Cache(Protocol):
+    """What the gateway asks of the read-through cache: see `ReadThrough`."""
+
+    async def read(
+        self,
+        question: Question,
+        loader: Loader,
+        *,
+        call: Call,
+        max_age_s: float | None = None,
+        admit: Admit | None = None,
+        own: bool = False,
+    ) -> Outcome: ...
+
+    async def admitted(self, tenant: str, partition: str, admit: Admit, call: Call, *, bearer: str = "") -> None: ...
+
+
 class Gateway:
-    """Reads for the tools. `consistency_of(instance)`: what freshness this server can promise for an account."""
+    """Reads for the tools. `consistency_of(instance)`: what freshness this server can promise for an account at best;
+    "ttl" where it learns of no changes."""
 
     def __init__(
         self,
-        cache: ReadThrough,
+        cache: Cache,
         upstream: Upstream,
         policies: Policies,
         tally: Tally,
@@ -79,12 +104,12 @@ class Gateway:
         *,
         max_age_s: float | None = None,
         internal: bool = False,
-        collect: Callable[[Outcome], None] | None = None,
+        collect: Callable[[Answer], None] | None = None,
     ) -> Answer:
         """The answer to `read` as this caller may see it.
 
         `max_age_s`: None accepts what the cache holds; 0 asks JobNimbus now. `internal`: a look-up on the side,
-        counted apart. `collect` is told the outcome, also of a "not found" that the cache knew.
+        counted apart. `collect` is told the answer, also a "not found" that the cache knew.
 
         Raises:
             RecordNotFound: JobNimbus has no such record, or hides it from this key.
@@ -98,7 +123,10 @@ class Gateway:
             read.identifier,
             bearer=caller.bearer,
         )
-        question = Question(key, tags_of_read(read), self._policies.of(read))
+        mode = self._policies.mode_of(read)
+        question = Question(
+            key, tags_of_read(read), self._policies.of(read, caller.instance), mode=mode, settles=floors_of_read(read)
+        )
 
         async def load(loading: Call) -> Loaded:
             return await self._load(read, caller, loading)
@@ -106,13 +134,24 @@ class Gateway:
         async def admit(asking: Call) -> None:
             await self.check(caller, asking)
 
-        outcome = await self._cache.read(question, load, call=call, max_age_s=max_age_s, admit=admit)
+        outcome = await self._cache.read(
+            question, load, call=call, max_age_s=max_age_s, admit=admit, own=not caller.own_key
+        )
+        answer = Answer(outcome, self._parsed, mode)
         if collect is not None:
-            collect(outcome)
+            collect(answer)
         self._count(read, caller, outcome, internal=internal, bypass_asked=max_age_s == 0)
         if outcome.negative and read.shape is Shape.RECORD:
             raise not_found(read.entity)
-        return Answer(outcome, self._parsed)
+        return answer
+
+    def consistency_told(self, instance: str, answers: Sequence[Answer]) -> str:
+        """What freshness was promised to an answer made of these: the weakest of their modes, unless nothing is heard
+        of changes."""
+        promised = self.consistency_of(instance)
+        if promised == LIFETIME_ONLY or not answers:
+            return promised
+        return max((answer.mode for answer in answers), key=_WEAKER.index).value
 
     async def check(self, caller: Caller, call: Call) -> None:
         """Ask JobNimbus whether it accepts the credential; raises as `Upstream.check_credential` does."""
@@ -129,11 +168,12 @@ class Gateway:
     async def _load(self, read: Read, caller: Caller, call: Call) -> Loaded:
         try:
             if read.entity is Entity.CALENDAR:
-                value = await self._load_calendar(read, caller, call)
+                value, versions = await self._load_calendar(read, caller, call)
             else:
                 value = await self._upstream.load(
                     read, instance=caller.instance, credential=caller.credential, call=call
                 )
+                versions = _versions(read.entity, [value] if read.shape is Shape.RECORD else value.get("rows", ()))
         except UpstreamNotFound:
             if read.shape is not Shape.RECORD:
                 raise
@@ -142,9 +182,9 @@ class Gateway:
         negative = read.shape is Shape.SCAN and any(
             isinstance(clause, OneOf) and clause.field == "number" for clause in read.where
         )
-        return Loaded(orjson.dumps(value), negative=negative and not value["rows"])
+        return Loaded(orjson.dumps(value), negative=negative and not value["rows"], versions=versions)
 
-    async def _load_calendar(self, read: Read, caller: Caller, call: Call) -> dict[str, Any]:
+    async def _load_calendar(self, read: Read, caller: Caller, call: Call) -> tuple[dict[str, Any], dict[str, int]]:
         parts = []
         for kind in _CALENDAR_KINDS:
             where = read.where
@@ -170,14 +210,31 @@ class Gateway:
         ]
         if why:
             merged["incomplete"] = "; ".join(why)
-        return merged
+        versions: dict[str, int] = {}
+        for kind, value in zip(_CALENDAR_KINDS, values, strict=True):
+            versions |= _versions(kind, value["rows"])
+        return merged, versions
 
     def _count(self, read: Read, caller: Caller, outcome: Outcome, *, internal: bool, bypass_asked: bool) -> None:
         if internal and outcome.status is not Status.BYPASS:
-            served = outcome.status in (Status.HIT, Status.STALE, Status.REVALIDATED)
-            self._tally.add_internal(caller.instance, "hits" if served else "misses")
+            fetched = outcome.status is Status.MISS or (
+                outcome.status is Status.STALE and outcome.tier is Tier.UPSTREAM
+            )
+            self._tally.add_internal(caller.instance, "misses" if fetched else "hits")
         if outcome.status is Status.BYPASS and not bypass_asked:
             self._tally.add(caller.instance, "errors", entity=read.entity.value)
+
+
+def _versions(entity: Entity, rows: Sequence[Any]) -> dict[str, int]:
+    """The version of each record shown, for the floors: its `date_updated`. Without id or date, a record has none."""
+    found: dict[str, int] = {}
+    for row in rows:
+        if not isinstance(row, Mapping):
+            continue
+        jnid, version = row.get("jnid"), epoch_s(row.get("date_updated"))
+        if isinstance(jnid, str) and version is not None:
+            found[record_floor(entity, jnid)] = version
+    return found
 
 
 def not_found(entity: Entity) -> RecordNotFound:

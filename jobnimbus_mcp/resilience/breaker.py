@@ -1,10 +1,12 @@
 """A circuit breaker as a value with one `step`, and the box a driver keeps it in.
 
-    state      ASKED                      SUCCEEDED         FAILED                        ABANDONED
-    CLOSED     admitted                   counted           counted; OPEN when too many   nothing
-    OPEN       refused until `open_s`     nothing           nothing                       nothing
+    state      ASKED                      SUCCEEDED   FAILED                        REFUSED   ABANDONED
+    CLOSED     admitted                   counted     counted; OPEN when too many   OPEN      nothing
+    OPEN       refused until `open_s`     nothing     nothing                       nothing   nothing
                is over, then: HALF_OPEN
-    HALF_OPEN  admitted, one at a time    CLOSED            OPEN                          the probe's place is free
+    HALF_OPEN  admitted, one at a time    CLOSED      OPEN                          OPEN      the probe's place is free
+
+MOVED ends the time of OPEN; in the others it forgets what was counted, and what is still under way.
 
 A result counts for the state it was asked in: a call admitted before the breaker opened neither closes nor reopens it.
 """
@@ -37,7 +39,11 @@ class Event(StrEnum):
     ASKED = "asked"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    REFUSED = "refused"
+    """It answered, and will refuse whatever else it is asked: no point in counting."""
     ABANDONED = "abandoned"
+    MOVED = "moved"
+    """What was away is to be found elsewhere now: it may be asked again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +123,14 @@ class Breaker:
                 since = now if self.state is State.OPEN else self.since
                 return Breaker(State.HALF_OPEN, since=since, probe_since=now)
             return self
+        if event is Event.MOVED:
+            return Breaker(self.state, since=now - policy.open_s if self.state is State.OPEN else now)
         if self.state is State.HALF_OPEN:
             return self._probed(event, now, began)
         if self.state is State.OPEN or event is Event.ABANDONED or (began is not None and began < self.since):
             return self
+        if event is Event.REFUSED:
+            return Breaker(State.OPEN, since=now)
         return self._counted(event is Event.FAILED, now, policy)
 
     def _probed(self, event: Event, now: float, began: float | None) -> Breaker:
@@ -128,7 +138,7 @@ class Breaker:
             return self
         if event is Event.SUCCEEDED:
             return Breaker(State.CLOSED, since=now)
-        if event is Event.FAILED:
+        if event in (Event.FAILED, Event.REFUSED):
             return Breaker(State.OPEN, since=now)
         return replace(self, probe_since=None)
 
@@ -159,8 +169,8 @@ def _add(buckets: tuple[_Bucket, ...], failed: bool, number: int) -> tuple[_Buck
 class BreakerBox:
     """Holds the current `Breaker` of one foreign thing; for one event loop, not for threads.
 
-    Whoever is admitted reports exactly once: `succeeded`, `failed` or `abandoned`. `on_change` hears of every new
-    state; OPEN turns HALF_OPEN for it when the first probe goes.
+    Whoever is admitted reports exactly once: `succeeded`, `failed`, `refused` or `abandoned`. `on_change` hears of
+    every new state; OPEN turns HALF_OPEN for it when the first probe goes.
     """
 
     def __init__(self, policy: BreakerPolicy, clock: Clock, on_change: Callable[[State], None] | None = None) -> None:
@@ -185,9 +195,17 @@ class BreakerBox:
         """An admitted call failed."""
         self._step(Event.FAILED, self._clock.monotonic(), began)
 
+    def refused(self, began: float | None = None) -> None:
+        """An admitted call was answered in such a way that the next would fail too."""
+        self._step(Event.REFUSED, self._clock.monotonic(), began)
+
     def abandoned(self, began: float | None = None) -> None:
         """An admitted call was cancelled or says nothing: counts nothing, and frees the probe's place."""
         self._step(Event.ABANDONED, self._clock.monotonic(), began)
+
+    def moved(self) -> None:
+        """Where it opened does not matter any more: a probe may go at once."""
+        self._step(Event.MOVED, self._clock.monotonic())
 
     @property
     def state(self) -> State:

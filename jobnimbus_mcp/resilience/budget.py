@@ -41,3 +41,8 @@ class Bucket:
         starts = max(now, self.next_at)
         wait_s = max(0.0, starts - now - (self.burst - 1) * interval_s)
         return replace(self, next_at=starts + interval_s), wait_s
+
+    def share_left(self, now: float) -> float:
+        """How much of the burst is left, 0 to 1; without a limit always 1."""
+        spent = max(0.0, self.next_at - now) * self.rate_per_s
+        return max(0.0, 1 - spent / self.burst)

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from jobnimbus_mcp.cache.address import parse
+
 __all__ = [
     "SECRET_LENGTH_MIN",
     "ApiKey",
@@ -82,20 +84,12 @@ def check_http_url(value: str) -> str:
 
 
 def check_redis_url(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if text.startswith(("redis+cluster://", "redis+sentinel://")):
-        raise ValueError(
-            "Redis Cluster and Sentinel are not supported: give one server as redis://, rediss:// or unix://"
-        )
     try:
-        parts = urlsplit(text)
-        usable = (parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0) or (
-            parts.scheme == "unix" and len(parts.path) > 1
-        )
-    except ValueError:
-        usable = False
-    if not usable or (parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path)):
-        raise ValueError("must be redis://, rediss:// (both may end in /<database number>) or unix://<path>")
+        parse(value.get_secret_value())
+    except ValueError as wrong:
+        raise ValueError(
+            f"must be redis://, rediss://, unix://, or one for Sentinels or a cluster; what is set {wrong}"
+        ) from None
     return value
 
 

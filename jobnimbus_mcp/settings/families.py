@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from jobnimbus_mcp.cache.mode import Mode
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.reads import Operation
-from jobnimbus_mcp.settings.checks import check_api_key, check_secret, listed, suffix
+from jobnimbus_mcp.settings.checks import check_api_key, check_redis_url, check_secret, listed, suffix
 
-__all__ = ["Families"]
+__all__ = ["TTL_MAX_S", "Families"]
+
+_T = TypeVar("_T")
 
 TTL_MAX_S = 86_400
 """A lifetime only bounds what no event tells of: beyond a day it would no longer bound anything."""
@@ -30,7 +33,9 @@ class Families:
         self._instances = {suffix(name): name for name in names}
         self.api_keys = self._per_instance(given, "JOBNIMBUS_API_KEY_", check_api_key)
         self.webhook_secrets = self._per_instance(given, "WEBHOOK_SECRET_", check_secret)
-        self.ttl_overrides = self._lifetimes(given)
+        self.redis_urls = self._per_instance(given, "REDIS_URL_", check_redis_url)
+        self.ttl_overrides = self._per_kind(given, "CACHE_TTL_", _lifetime)
+        self.consistency_overrides = self._per_kind(given, "CACHE_CONSISTENCY_", _mode)
         if plain := given.get("JOBNIMBUS_API_KEY"):
             if len(names) == 1:
                 # a malformed one is reported by the table's own row
@@ -56,20 +61,36 @@ class Families:
                 self.mistakes.append(f"{name}: {wrong}")
         return found
 
-    def _lifetimes(self, given: Mapping[str, str]) -> dict[tuple[str, str | None], int]:
-        found: dict[tuple[str, str | None], int] = {}
+    def _per_kind(
+        self, given: Mapping[str, str], prefix: str, understood: Callable[[str], _T]
+    ) -> dict[tuple[str, str | None], _T]:
+        found: dict[tuple[str, str | None], _T] = {}
         for name, value in given.items():
-            if not name.startswith("CACHE_TTL_"):
+            if not name.startswith(prefix):
                 continue
-            entity, underscore, operation = name.removeprefix("CACHE_TTL_").lower().partition("_")
+            entity, underscore, operation = name.removeprefix(prefix).lower().partition("_")
             if entity not in _ENTITIES or (underscore and operation not in _OPERATIONS):
                 kinds = ", ".join(_ENTITIES).upper()
                 self.mistakes.append(
-                    f"{name}: write CACHE_TTL_<ENTITY> or CACHE_TTL_<ENTITY>_<OPERATION>, the entity one of {kinds}, "
+                    f"{name}: write {prefix}<ENTITY> or {prefix}<ENTITY>_<OPERATION>, the entity one of {kinds}, "
                     f"the operation one of {', '.join(_OPERATIONS).upper()}"
                 )
-            elif not re.fullmatch(r"\d{1,6}", value) or not 1 <= int(value) <= TTL_MAX_S:
-                self.mistakes.append(f"{name}: must be a whole number of seconds from 1 to {TTL_MAX_S}")
-            else:
-                found[entity, operation or None] = int(value)
+                continue
+            try:
+                found[entity, operation or None] = understood(value)
+            except ValueError as wrong:
+                self.mistakes.append(f"{name}: {wrong}")
         return found
+
+
+def _lifetime(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", value) or not 1 <= int(value) <= TTL_MAX_S:
+        raise ValueError(f"must be a whole number of seconds from 1 to {TTL_MAX_S}")
+    return int(value)
+
+
+def _mode(value: str) -> Mode:
+    try:
+        return Mode(value.lower())
+    except ValueError:
+        raise ValueError("must be strict, barrier, bounded or any") from None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from jobnimbus_mcp.cache.mode import Mode
 from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.settings.checks import (
     ApiKey,
@@ -34,7 +35,7 @@ from jobnimbus_mcp.settings.checks import (
     check_redis_url,
     listed,
 )
-from jobnimbus_mcp.settings.families import Families
+from jobnimbus_mcp.settings.families import TTL_MAX_S, Families
 
 __all__ = ["Settings"]
 
@@ -62,7 +63,9 @@ class Settings(BaseSettings):
         "REDIS_URL",
         None,
         "URL",
-        "redis://, rediss:// or unix://; wins over the parts below. Neither set: the embedded store, in this process",
+        "redis://, rediss:// or unix://; a cluster as redis+cluster://host:port,host:port, behind Sentinels as "
+        "redis+sentinel://host:port,host:port/master-name; wins over the parts below. Neither set: the embedded store, "
+        "in this process",
     )
     redis_host: Annotated[str, AfterValidator(lambda host: check_hosts((host,))[0])] | None = _variable(
         "REDIS_HOST", None, "host name", "the parts of a Redis URL, used when REDIS_URL is not set"
@@ -102,11 +105,75 @@ class Settings(BaseSettings):
     cache_enabled: bool = _variable(
         "CACHE_ENABLED", True, "true/false", "false: every read asks JobNimbus; for comparison only"
     )
-    cache_consistency: Annotated[Literal["strict"], Lowered] = _variable(
+    cache_consistency: Annotated[Mode, Lowered] = _variable(
         "CACHE_CONSISTENCY",
-        "strict",
+        Mode.BARRIER,
         "word",
-        "strict: every hit is validated, so no read that starts after a webhook was answered returns older data",
+        "strict: every hit is validated by Redis; barrier: as fresh, but webhooks wait until every replica knows, so "
+        "that a hit asks nobody; bounded: up to 2 s older, nobody waits; any: what has changed may be shown once more, "
+        "labelled",
+    )
+    cache_adaptive_ttl: bool = _variable(
+        "CACHE_ADAPTIVE_TTL",
+        True,
+        "true/false",
+        "lifetimes follow how often a kind of record changed in the last hour; those set by CACHE_TTL_... stay as set",
+    )
+    cache_adaptive_busy_per_h: int = _variable(
+        "CACHE_ADAPTIVE_BUSY_PER_H",
+        10,
+        "per hour",
+        "above so many changes of a kind, lifetimes are at most CACHE_ADAPTIVE_MIN_S",
+        ge=0,
+        le=1_000_000,
+    )
+    cache_adaptive_calm_per_h: int = _variable(
+        "CACHE_ADAPTIVE_CALM_PER_H",
+        2,
+        "per hour",
+        "below so many, lifetimes are at least CACHE_ADAPTIVE_MAX_S, where webhooks are known to arrive",
+        ge=0,
+        le=1_000_000,
+    )
+    cache_adaptive_min_s: int = _variable(
+        "CACHE_ADAPTIVE_MIN_S", 600, "s", "lifetime of what changes often", ge=1, le=TTL_MAX_S
+    )
+    cache_adaptive_max_s: int = _variable(
+        "CACHE_ADAPTIVE_MAX_S", 3600, "s", "lifetime of what hardly changes", ge=1, le=TTL_MAX_S
+    )
+    cache_stale_while_revalidate_s: int = _variable(
+        "CACHE_STALE_WHILE_REVALIDATE_S",
+        60,
+        "s",
+        "so long past its lifetime, and no longer than a tenth of that, an answer is given at once, labelled stale, "
+        "and fetched anew behind it; never when something changed; 0 = off",
+        ge=0,
+        le=3_600,
+    )
+    cache_stale_if_error_s: int = _variable(
+        "CACHE_STALE_IF_ERROR_S",
+        1_800,
+        "s",
+        "so long past its lifetime an answer is given, labelled stale, when JobNimbus fails or is slow; never when "
+        "something changed; 0 = off",
+        ge=0,
+        le=TTL_MAX_S,
+    )
+    cache_soft_timeout_ms: int = _variable(
+        "CACHE_SOFT_TIMEOUT_MS",
+        2_000,
+        "ms",
+        "how long JobNimbus is waited for where a stale answer could be given; the fetch goes on behind it",
+        ge=1,
+        le=60_000,
+    )
+    index_settle_s: int = _variable(
+        "INDEX_SETTLE_S",
+        6,
+        "s",
+        "JobNimbus's lists lag behind its records by so much: lists fetched sooner after a change are not kept longer",
+        ge=0,
+        le=60,
     )
     cache_compression_enabled: bool = _variable(
         "CACHE_COMPRESSION_ENABLED", True, "true/false", "values over 1 KB are stored compressed; costs 0.1 ms a fill"
@@ -150,7 +217,8 @@ class Settings(BaseSettings):
         "DATA_DIR",
         Path(),
         "path",
-        "for what this machine will keep on disk; nothing is kept there yet",
+        "the journal of invalidations that could not be delivered while Redis was away; keep it on a disk that "
+        "survives a restart",
         shown="the platform's state directory, `~/.local/state/jobnimbus-mcp` on Linux",
     )
 
@@ -267,6 +335,10 @@ class Settings(BaseSettings):
     """Secrets that open the webhooks of one instance alone."""
     ttl_overrides: Mapping[tuple[str, str | None], int] = Field(default_factory=dict)
     """(entity, operation or None for all of them) -> seconds."""
+    consistency_overrides: Mapping[tuple[str, str | None], Mode] = Field(default_factory=dict)
+    """(entity, operation or None for all of them) -> mode."""
+    redis_urls: Mapping[str, SecretStr] = Field(default_factory=dict)
+    """The Redis of an account's own by instance; the others share the one of all."""
 
     @classmethod
     def settings_customise_sources(
@@ -302,8 +374,11 @@ class Settings(BaseSettings):
                     "api_keys": families.api_keys,
                     "webhook_secrets": families.webhook_secrets,
                     "ttl_overrides": families.ttl_overrides,
+                    "consistency_overrides": families.consistency_overrides,
+                    "redis_urls": families.redis_urls,
                 }
             )
+            mistakes = [*mistakes, *_against_each_other(made)]
         except ValidationError as invalid:
             mistakes = [*_sentences(invalid), *mistakes]
         if made is None or mistakes:
@@ -312,7 +387,8 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> SecretStr | None:
-        """The Redis to use, from REDIS_URL or put together from the parts; None: the embedded store."""
+        """The Redis of all accounts without one of their own, from REDIS_URL or put together from the parts; None: the
+        embedded store."""
         if self.redis_url is not None:
             return self.redis_url
         if self.redis_host is None:
@@ -323,12 +399,16 @@ class Settings(BaseSettings):
 
     @property
     def store_address(self) -> str:
-        """Where the store is, without its credentials; fit for a log line."""
-        if self.store_url is None:
-            return "embedded"
-        parts = urlsplit(self.store_url.get_secret_value())
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
+        """Where the store of all accounts is, without its credentials; fit for a log line."""
+        return _address(self.store_url)
+
+    def store_url_of(self, instance: str) -> SecretStr | None:
+        """The Redis of one account: its own, else that of all; None: the embedded store."""
+        return self.redis_urls.get(instance, self.store_url)
+
+    def store_address_of(self, instance: str) -> str:
+        """Where one account's store is, without its credentials."""
+        return _address(self.store_url_of(instance))
 
     @property
     def holds_api_key(self) -> bool:
@@ -352,9 +432,40 @@ class Settings(BaseSettings):
             *self.webhook_secrets.values(),
         )
         found = {secret.get_secret_value() for secret in single if secret is not None}
-        if self.redis_url is not None and (password := urlsplit(self.redis_url.get_secret_value()).password):
-            found.add(password)
+        for url in (self.store_url, *self.redis_urls.values()):
+            if url is not None:
+                found |= _passwords(url)
         return frozenset(found)
+
+
+def _address(url: SecretStr | None) -> str:
+    if url is None:
+        return "embedded"
+    parts = urlsplit(url.get_secret_value())
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _passwords(url: SecretStr) -> set[str]:
+    """Every password in a Redis URL, as it is written there and as it is sent."""
+    parts = urlsplit(url.get_secret_value())
+    queried = parse_qs(parts.query)
+    told = {parts.password, *queried.get("password", ()), *queried.get("sentinel_password", ())}
+    written = {password for password in told if password}
+    return written | {unquote(password) for password in written}
+
+
+def _against_each_other(made: Settings) -> list[str]:
+    """Mistakes that only show between two variables, each of which is fine."""
+    pairs = (
+        (
+            "CACHE_ADAPTIVE_CALM_PER_H",
+            made.cache_adaptive_calm_per_h,
+            "CACHE_ADAPTIVE_BUSY_PER_H",
+            made.cache_adaptive_busy_per_h,
+        ),
+        ("CACHE_ADAPTIVE_MIN_S", made.cache_adaptive_min_s, "CACHE_ADAPTIVE_MAX_S", made.cache_adaptive_max_s),
+    )
+    return [f"{lower}: must not be above {upper}" for lower, low, upper, high in pairs if low > high]
 
 
 def _file_values(path: Path | str | None) -> dict[str, str]:
@@ -409,7 +520,7 @@ def _sentences(invalid: ValidationError) -> list[str]:
                 said = f"must be at least {context['ge']:g}"
             case "less_than_equal":
                 said = f"must be at most {context['le']:g}"
-            case "literal_error":
+            case "literal_error" | "enum":
                 said = f"must be {context['expected']}".replace("'", "")
             case "zoneinfo_str":
                 said = "must be a zone of the IANA database, e.g. America/New_York"

@@ -46,6 +46,15 @@ def _rows() -> Sequence[Variable]:
         secret = unit.startswith("secret") or field.alias == "REDIS_URL"
         rows.append(Variable(field.alias, unit, shown, str(field.description), secret))
     families = {
+        "REDIS_URL": (
+            Variable(
+                "REDIS_URL_<INSTANCE>",
+                "URL",
+                "",
+                "that account's own Redis, with a breaker of its own: the others go on when it fails",
+                True,
+            ),
+        ),
         "JOBNIMBUS_API_KEY": (
             Variable("JOBNIMBUS_API_KEY_<INSTANCE>", "secret", "", "that account's key, e.g. ..._STAMFORD", True),
         ),
@@ -53,6 +62,20 @@ def _rows() -> Sequence[Variable]:
             Variable("WEBHOOK_SECRET_<INSTANCE>", "secret", "", "opens that account's webhooks alone", True),
         ),
         "CACHE_CONSISTENCY": (
+            Variable(
+                "CACHE_CONSISTENCY_<ENTITY>",
+                "word",
+                "",
+                "the same for all reads of that kind, e.g. CACHE_CONSISTENCY_PAYMENTS",
+                False,
+            ),
+            Variable(
+                "CACHE_CONSISTENCY_<ENTITY>_<OPERATION>",
+                "word",
+                "",
+                "the same for LIST, SEARCH or DETAIL reads of that kind; wins over the one above",
+                False,
+            ),
             Variable(
                 "CACHE_TTL_<ENTITY>",
                 "s",

@@ -23,12 +23,24 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "tool_calls": Metric("counter", ("tool", "outcome"), "Tool calls by outcome (ok or the error code)."),
         "tool_call_seconds": Metric("histogram", ("tool", "status"), "Time of a tool call by cache status."),
         "cache_reads": Metric("counter", ("entity", "status", "tier"), "Reads through the cache."),
-        "cache_fills": Metric("counter", ("entity", "result"), "Fills: stored, raced, too_large, failed."),
+        "cache_fills": Metric("counter", ("entity", "result"), "Fills: stored, raced, too_large, lagging, failed."),
+        "cache_refreshes": Metric(
+            "counter", ("reason", "result"), "Refreshes in the background: early, stale or dirty; done, throttled, ..."
+        ),
+        "cache_flights": Metric(
+            "counter", ("role",), "Fetches shared with other processes: leader, follower, found, throttled, alone."
+        ),
         "cache_errors": Metric("counter", ("operation", "reason"), "Store commands that failed."),
         "cache_corrupt": Metric("counter", ("entity",), "Stored values that could not be read and were replaced."),
         "cache_invalidations": Metric("counter", ("entity", "source"), "Invalidations applied."),
         "cache_epoch_renewals": Metric("counter", ("reason",), "Whole accounts invalidated."),
         "cache_l1_bytes": Metric("gauge", (), "Bytes held in memory by L1."),
+        "cache_l1_cleared": Metric("counter", ("reason",), "Whole accounts that became dirty in L1."),
+        "cache_coherence_failures": Metric("counter", ("part", "reason"), "Failures of listening, renewing, waiting."),
+        "cache_barrier_seconds": Metric("histogram", ("end",), "Waits until no L1 served what was invalidated."),
+        "journal": Metric(
+            "counter", ("outcome",), "Lines of the local journal: kept, refused, applied, adopted, damaged."
+        ),
         "store_seconds": Metric("histogram", ("operation",), "Round trips to the store."),
         "breaker_state": Metric("gauge", ("breaker",), "0 closed, 1 half-open, 2 open."),
         "upstream_calls": Metric("counter", ("entity", "outcome"), "Requests sent to JobNimbus, every attempt."),

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
+from jobnimbus_mcp.errors import CacheUnavailable
+
 __all__ = ["METRIC_NAMES", "Tally", "TallyStore"]
 
 METRIC_NAMES = (
@@ -71,25 +73,33 @@ class Tally:
         _, unanswered = self._unanswered.get(tenant, ("", Counter()))
         return dict(unanswered + self._unsent.get(tenant, Counter()))
 
-    async def flush(self, store: TallyStore) -> None:
-        """Hand over what was counted since the last time.
+    async def flush(self, store: TallyStore, *, tenant: str | None = None) -> None:
+        """Hand over what was counted since the last time, of one tenant or (None) of all.
 
         A batch that was not acknowledged may have been added all the same; the next time it is sent again first, as it
-        was, and the store knows whether it has it.
+        was, and the store knows whether it has it. Tenants may have stores of their own, so one that is away does not
+        keep the others' counts back.
 
         Raises:
-            CacheUnavailable: the store is away.
+            CacheUnavailable: the store is away; the first failure, once all have been tried.
         """
-        for tenant in [*self._unanswered, *self._unsent]:
-            if tenant not in self._unanswered:
-                counts = self._unsent.pop(tenant, None)
+        failed: CacheUnavailable | None = None
+        for name in [*self._unanswered, *self._unsent] if tenant is None else [tenant] * 2:
+            if name not in self._unanswered:
+                counts = self._unsent.pop(name, None)
                 if not counts:
                     continue
                 self._batches += 1
-                self._unanswered[tenant] = (f"{self._process}:{self._batches}", counts)
-            batch, counts = self._unanswered[tenant]
-            await store.add(tenant, counts, batch=batch)
-            del self._unanswered[tenant]
+                self._unanswered[name] = (f"{self._process}:{self._batches}", counts)
+            batch, counts = self._unanswered[name]
+            try:
+                await store.add(name, counts, batch=batch)
+            except CacheUnavailable as away:
+                failed = failed or away
+                continue
+            del self._unanswered[name]
+        if failed is not None:
+            raise failed
 
     def _put(self, tenant: str, field: str, n: int) -> None:
         for counts in (self._since_start, self._unsent):

@@ -41,13 +41,18 @@ class ToolContext:
         self.zone = zone
         self.answer_max_bytes = answer_max_bytes
         self.max_age_s: float | None = None
-        self.outcomes: list[Outcome] = []
+        self.answers: list[Answer] = []
         self.used: list[Used] = []
         self.looked_at_clock = False
         self._gateway = gateway
         self.recall: Callable[[], Remembered | None] | None = None
         self._made_before: dict[Read, Answer] = {}
         self._recalled: Remembered | None = None
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of the reads this call is about."""
+        return [answer.outcome for answer in self.answers]
 
     @cached_property
     def directory(self) -> Directory:
@@ -62,10 +67,10 @@ class ToolContext:
         answer = self._made_before.get(read)
         if answer is None:
             answer = await self._gateway.get(
-                read, self.caller, self.call, max_age_s=self.max_age_s, collect=self.outcomes.append
+                read, self.caller, self.call, max_age_s=self.max_age_s, collect=self.answers.append
             )
         else:
-            self.outcomes.append(answer.outcome)
+            self.answers.append(answer)
         await self._note(read, answer, internal=False)
         return answer.value()
 
@@ -79,7 +84,7 @@ class ToolContext:
 
     async def _note(self, read: Read, answer: Answer, *, internal: bool) -> None:
         """Of a thousand equal calls that wait for one load, the first shapes the answer and the others recall it."""
-        self.used.append(Used(read, answer.outcome.etag, internal))
+        self.used.append(Used(read, answer.outcome.etag, internal, None if internal else answer.stale_reason))
         self._made_before[read] = answer
         known = self.recall() if self.recall is not None else None
         if known is None or known is self._recalled or self.used[-1] not in known.used:
@@ -121,8 +126,8 @@ class ToolContext:
     def _same(self, used: Sequence[Used]) -> bool:
         """Whether this call made all these reads and each gave the same; then they are what it is told by."""
         made = self._made_before
-        if all(one.read in made and made[one.read].outcome.etag == one.etag for one in used):
-            self.outcomes = [made[one.read].outcome for one in used if not one.internal]
+        if all(one.read in made and _gave(made[one.read], one) for one in used):
+            self.answers = [made[one.read] for one in used if not one.internal]
             return True
         return False
 
@@ -140,7 +145,8 @@ class ToolContext:
 
     @property
     def consistency(self) -> str:
-        return self._gateway.consistency_of(self.caller.instance)
+        """What freshness was promised to the reads this call was about."""
+        return self._gateway.consistency_told(self.caller.instance, self.answers)
 
     async def jobs_numbered(self, number: str) -> list[dict[str, Any]]:
         """Jobs that carry this job number, the one changed last first; numbers are unique only by habit."""
@@ -178,11 +184,16 @@ class ToolContext:
         rows = await self.jobs_numbered(job_id)
         if rows:
             jnid, *others = (str(row["jnid"]) for row in rows)
-            self.outcomes.clear()
+            self.answers.clear()
             return await self.read(Read.record(Entity.JOBS, jnid)), others
         if surely_jnid(job_id) or not is_jnid(job_id):
             raise not_found(Entity.JOBS)
         return await self.read(Read.record(Entity.JOBS, job_id)), []
+
+
+def _gave(answer: Answer, before: Used) -> bool:
+    """Did the read give what it gave before, and as fresh as far as that is told?"""
+    return answer.outcome.etag == before.etag and (before.internal or answer.stale_reason == before.stale_reason)
 
 
 def surely_jnid(text: str) -> bool:

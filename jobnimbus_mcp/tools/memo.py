@@ -25,11 +25,16 @@ _OVERHEAD_BYTES = 600
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A read an answer was made of, and which value it gave. `internal`: a look-up on the side."""
+    """A read an answer was made of, and which value it gave. `internal`: a look-up on the side.
+
+    `stale_reason`: the answer says it, so the same value, stale for another reason or no more, makes another answer;
+    None for a look-up, of which the answer does not speak.
+    """
 
     read: Read
     etag: str
     internal: bool
+    stale_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

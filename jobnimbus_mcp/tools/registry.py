@@ -276,7 +276,8 @@ def _metrics_of(status: Status, tier: Tier) -> tuple[str, ...]:
         case Status.HIT | Status.REVALIDATED:
             return served
         case Status.STALE:
-            return (*served, "staleHits")
+            # fetched, of a list that lags: JobNimbus was asked, so nothing was hit
+            return ("misses",) if tier is Tier.UPSTREAM else (*served, "staleHits")
         case Status.MISS:
             return ("misses",)
         case Status.BYPASS:

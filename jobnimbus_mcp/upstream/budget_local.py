@@ -37,6 +37,9 @@ class LocalBudget:
             await self._clock.sleep(wait_s)
         return wait_s
 
+    def share_left(self, instance: str) -> float:
+        return self._buckets[instance].share_left(self._clock.monotonic())
+
 
 def longest_wait_s(call: Call, clock: Clock) -> float:
     """How long `call` may wait for a token."""

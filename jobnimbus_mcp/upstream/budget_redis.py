@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from importlib.resources import files
 
 from redis.asyncio import Redis
@@ -43,6 +44,7 @@ class RedisBudget:
         self._clock = clock
         self._recorder = recorder
         self._command_timeout_s = command_timeout_s
+        self._full_at: dict[str, float] = {}
 
     @property
     def rate_per_s(self) -> float:
@@ -52,21 +54,33 @@ class RedisBudget:
         if self._bucket.rate_per_s == 0:
             return 0.0
         if not call.store_usable:
-            return await self._local.take(instance, call)
+            return await self._take_here(instance, call)
         try:
             async with asyncio.timeout(self._command_timeout_s):
-                taken, wait_us = await self._script(keys=[_key(instance)], args=self._arguments(call))
+                taken, wait_us, full_us = await self._script(keys=[_key(instance)], args=self._arguments(call))
         except (RedisError, OSError, TimeoutError) as error:
             timed_out = isinstance(error, (TimeoutError, RedisTimeoutError))
             self._recorder.count("cache_errors", operation="budget", reason="timeout" if timed_out else "error")
             call.store_usable = False
-            return await self._local.take(instance, call)
+            return await self._take_here(instance, call)
+        self._full_at[instance] = self._clock.monotonic() + int(full_us) / _MICRO
         wait_s = int(wait_us) / _MICRO
         if not taken:
             raise exhausted(wait_s)
         if wait_s > 0:
             await self._clock.sleep(wait_s)
         return wait_s
+
+    def share_left(self, instance: str) -> float:
+        """By Redis's last answer to this process: what others took since then is not in it."""
+        full_at = self._full_at.get(instance)
+        if full_at is None:
+            return self._local.share_left(instance)
+        return replace(self._bucket, next_at=full_at).share_left(self._clock.monotonic())
+
+    async def _take_here(self, instance: str, call: Call) -> float:
+        self._full_at.pop(instance, None)
+        return await self._local.take(instance, call)
 
     def _arguments(self, call: Call) -> list[int]:
         interval_us = _MICRO / self._bucket.rate_per_s

@@ -50,3 +50,7 @@ class RequestBudget(Protocol):
             BudgetExhausted: it would take too long; at once, and nothing was taken. `retry_after_s` says how long.
         """
         ...
+
+    def share_left(self, instance: str) -> float:
+        """How much of what may be sent at once is left, 0 to 1, as far as is known without asking; no limit: 1."""
+        ...

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from structlog.typing import FilteringBoundLogger
 
+from jobnimbus_mcp.cache.key import CacheKey
 from jobnimbus_mcp.cache.notice import Notice
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
@@ -16,7 +17,8 @@ from jobnimbus_mcp.errors import CacheUnavailable, InvalidInput
 from jobnimbus_mcp.web.endpoint import request_id_of
 from jobnimbus_mcp.web.health import Health
 from jobnimbus_mcp.web.params import json_object, limit_of, one_of, query_of, since_of
-from jobnimbus_mcp.web.ports import Counts, Entries, Invalidations
+from jobnimbus_mcp.web.ports import Counts, Entries, Explain, Invalidations
+from jobnimbus_mcp.web.refusals import EntryNotFound
 from jobnimbus_mcp.web.replies import json_reply
 from jobnimbus_mcp.web.stats import figures
 from jobnimbus_mcp.web.targets import ENTITIES, OPERATIONS, Tags, Target, target_of
@@ -36,6 +38,7 @@ class CacheAdmin:
         instances: Sequence[str],
         invalidations: Invalidations,
         entries: Entries,
+        explain: Explain,
         counts: Counts,
         health: Health,
         store_facts: Callable[[], Mapping[str, Any]],
@@ -48,6 +51,7 @@ class CacheAdmin:
         self._instances = tuple(instances)
         self._invalidations = invalidations
         self._entries = entries
+        self._explain = explain
         self._counts = counts
         self._health = health
         self._store_facts = store_facts
@@ -82,8 +86,11 @@ class CacheAdmin:
         return json_reply(told)
 
     async def entries(self, request: Request, body: bytes) -> Response:
-        """What is kept, of one account or all, narrowed to an entity and an operation."""
-        query = query_of(request.query_params.multi_items(), ("instance", "entity", "operation", "limit"))
+        """What is kept, of one account or all, narrowed to an entity and an operation; or, with `key`, why one entry
+        is, or is no longer, an answer."""
+        query = query_of(request.query_params.multi_items(), ("instance", "entity", "operation", "limit", "key"))
+        if "key" in query:
+            return await self._explained(query, self._call(request))
         entity, operation = one_of(query, "entity", ENTITIES), one_of(query, "operation", OPERATIONS)
         limit = limit_of(query)
         call = self._call(request)
@@ -94,6 +101,18 @@ class CacheAdmin:
                     instance, entity=entity, operation=operation, limit=limit - len(rows), call=call
                 )
         return json_reply({"entries": rows, "count": len(rows)})
+
+    async def _explained(self, query: Mapping[str, str], call: Call) -> Response:
+        for name in query:
+            if name not in ("key", "instance"):
+                raise InvalidInput("A key names one entry, so it goes with nothing else.", field=name)
+        key = CacheKey.parse(query["key"])
+        if key is None or key.tenant not in self._chosen(query):
+            raise InvalidInput("It must be an entry's whole key, as /cache/entries shows it.", field="key")
+        told = await self._explain(key.tenant, key.text, call)
+        if told is None:
+            raise EntryNotFound
+        return json_reply({"entry": told})
 
     async def clear(self, request: Request, body: bytes) -> Response:
         """Everything of one account or all is invalid; n = accounts whose epoch was renewed."""

@@ -16,6 +16,7 @@ from jobnimbus_mcp.gateway.identity import Caller
 __all__ = [
     "Counts",
     "Entries",
+    "Explain",
     "Identify",
     "Invalidations",
     "Part",
@@ -92,6 +93,18 @@ class Entries(Protocol):
         self, tenant: str, *, entity: str | None, operation: str | None, limit: int, call: Call
     ) -> Sequence[Mapping[str, Any]]:
         """At most `limit` of: key, ageSeconds, ttlSeconds, sizeBytes, tags, hits.
+
+        Raises:
+            CacheUnavailable: the store is away.
+        """
+        ...
+
+
+class Explain(Protocol):
+    """Tells why one entry is, or is no longer, an answer."""
+
+    async def __call__(self, tenant: str, key_text: str, call: Call) -> Mapping[str, Any] | None:
+        """Its tags, their generations then and now, what dirtied it and when; None when nothing is kept under the key.
 
         Raises:
             CacheUnavailable: the store is away.

@@ -8,6 +8,7 @@ from jobnimbus_mcp.errors import CallerError
 
 __all__ = [
     "BodyTimeout",
+    "EntryNotFound",
     "ForeignOrigin",
     "HostNotAllowed",
     "MethodNotAllowed",
@@ -24,6 +25,15 @@ class NoSuchPath(CallerError):
 
     def __init__(self) -> None:
         super().__init__("There is no such path.")
+
+
+class EntryNotFound(CallerError):
+    """Nothing is kept under this key."""
+
+    code, http_status = "not_found", 404
+
+    def __init__(self) -> None:
+        super().__init__("Nothing is kept under this key: it was never fetched, has expired or was deleted.")
 
 
 class MethodNotAllowed(CallerError):

@@ -24,6 +24,7 @@ from jobnimbus_mcp.web.middleware import Front
 from jobnimbus_mcp.web.ports import (
     Counts,
     Entries,
+    Explain,
     Identify,
     Invalidations,
     ProbeStore,
@@ -61,6 +62,7 @@ class WebParts:
     intake: Receiver
     invalidations: Invalidations
     entries: Entries
+    explain: Explain
     counts: Counts
     probe_store: ProbeStore
     circuit_state: Callable[[], str]
@@ -90,6 +92,7 @@ def create_app(parts: WebParts) -> ASGIApp:
         instances=parts.instances,
         invalidations=parts.invalidations,
         entries=parts.entries,
+        explain=parts.explain,
         counts=parts.counts,
         health=health,
         store_facts=parts.store_facts,

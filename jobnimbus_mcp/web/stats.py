@@ -75,7 +75,7 @@ class SharedCounts:
         """
         async with self._lock:
             # handed over first: of a hand-over whose answer was lost nobody knows whether it is in the sums
-            await self._tally.flush(self._store)
+            await self._tally.flush(self._store, tenant=instance)
             return await self._store.totals(instance)
 
     def own(self, instance: str) -> Mapping[str, int]:

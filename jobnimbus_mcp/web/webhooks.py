@@ -24,7 +24,8 @@ class Webhooks:
         self._clock = clock
 
     async def receive(self, request: Request, body: bytes) -> Response:
-        """`{"received": true, "eventId", "duplicate"}`, once the invalidation holds."""
+        """`{"received": true, "eventId", "duplicate"}`, once the invalidation holds; 202 and `"journalled": true` when
+        it is durable and will hold as soon as the store can be told."""
         query, headers = request.query_params, request.headers
         delivery = Delivery(
             raw=body,
@@ -33,4 +34,7 @@ class Webhooks:
             instances=[*query.getlist("instance"), *headers.getlist(INSTANCE_HEADER)],
         )
         accepted = await self._intake.receive(delivery, Call.begin(self._clock, request_id_of(request)))
-        return json_reply({"received": True, "eventId": accepted.event_id, "duplicate": accepted.duplicate})
+        told = {"eventId": accepted.event_id, "duplicate": accepted.duplicate}
+        if accepted.journalled:
+            return json_reply({"received": True, "journalled": True} | told, 202)
+        return json_reply({"received": True} | told)

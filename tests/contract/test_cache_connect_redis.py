@@ -316,3 +316,47 @@ async def test_a_server_is_verified_once_per_connection(redis_url: str) -> None:
     assert len(epochs) == 1
     await client.aclose()
     await control.aclose()
+
+
+def wait_for_lines(block_ms: int) -> tuple[Any, ...]:
+    return ("XREAD", "BLOCK", block_ms, "STREAMS", "jobnimbus-sys:{t}:log", "$")
+
+
+async def test_a_blocked_command_is_answered_when_there_is_something_to_say(redis_url: str) -> None:
+    control, client = connect(redis_url), connect(redis_url, read_timeout_s=0.05)
+    scripts = Scripts(client)
+    listening = asyncio.ensure_future(scripts.blocked(wait_for_lines(2_000), tenants=["t"]))
+    await until_blocked(control)
+    await control.xadd("jobnimbus-sys:{t}:log", {"tags": "x"})
+    reply = await listening
+    assert [fields for _, fields in reply[b"jobnimbus-sys:{t}:log"]] == [[b"tags", b"x"]]
+    assert await control.exists("jobnimbus-sys:{t}:run") == 1
+    assert await scripts.blocked(wait_for_lines(10), tenants=["t"]) is None
+    await client.aclose()
+    await control.aclose()
+
+
+async def test_a_blocked_command_given_up_costs_its_connection(redis_url: str) -> None:
+    control, client = connect(redis_url), connect(redis_url, max_connections=1)
+    scripts = Scripts(client)
+    await control.set("jobnimbus:{t}:b", "theirs", px=60_000)
+    for within_s in (0.05, 5.0):
+        listening = asyncio.ensure_future(scripts.blocked(wait_for_lines(60_000), within_s=within_s))
+        await until_blocked(control)
+        if within_s == 5.0:
+            listening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await listening
+        else:
+            with pytest.raises(StoreTimeout):
+                await listening
+        await control.xadd("jobnimbus-sys:{t}:log", {"tags": "x"})
+        assert await client.get("jobnimbus:{t}:b") == b"theirs"
+    await client.aclose()
+    await control.aclose()
+
+
+async def until_blocked(control: Redis) -> None:
+    async with asyncio.timeout(5):
+        while not (await control.info("clients"))["blocked_clients"]:  # noqa: ASYNC110 - another process does it
+            await asyncio.sleep(0.005)

@@ -24,7 +24,7 @@ OTHER = CacheKey("stamford", "p2", "contacts", "list", "all")
 TAGS = ("jobs", "jobs:detail", "job:j1")
 ETAG = "0123456789abcdef"
 CLOCK = SystemClock()
-PERMANENT = {system_key("stamford", name) for name in ("epoch", "run", "log", "stats")}
+PERMANENT = {system_key("stamford", name) for name in ("epoch", "run", "log", "fleet", "stats")}
 
 
 @dataclass
@@ -131,10 +131,12 @@ async def test_what_was_filled_is_a_hit_admitted_and_within_its_life(world: Worl
 
 
 async def test_the_callers_own_copy_is_confirmed_without_a_value(world: World) -> None:
-    await filled(world)
+    seen = await filled(world)
     found = await look(world, etag=ETAG)
     assert (found.verdict, found.value, found.admitted) == (Verdict.NOT_MODIFIED, None, True)
+    assert (found.vector, found.guard) == (seen.vector, seen.guard)
     assert 59 < found.ttl_s <= 60
+    assert 59 < found.admitted_s <= 60
 
 
 async def test_a_copy_of_another_fetch_is_answered_with_the_value(world: World) -> None:
@@ -245,12 +247,25 @@ async def test_a_bump_moves_an_unreadable_generation_too(world: World, garbage: 
     assert seen.vector.split(b"\n")[1].isdigit()
 
 
-@pytest.mark.parametrize("garbage", [b"x", b"\x02" + b"x" * 60, b"\x01short", b"{}"])
-async def test_another_format_is_corrupt_and_replaced_by_the_fill(world: World, garbage: bytes) -> None:
+@pytest.mark.parametrize("garbage", [b"\x02", b"\x02short"])
+async def test_a_broken_entry_of_this_format_is_corrupt_and_replaced_by_the_fill(world: World, garbage: bytes) -> None:
     seen = await filled(world)
     await world.put_raw(KEY.text, garbage)
-    found = await look(world)
-    assert (found.verdict, found.vector, found.value) == (Verdict.CORRUPT, seen.vector, None)
+    for etag in ("", ETAG):
+        found = await look(world, etag=etag)
+        assert (found.verdict, found.vector, found.value) == (Verdict.CORRUPT, seen.vector, None)
+    assert await fill(world, found)
+    assert (await look(world)).verdict is Verdict.HIT
+
+
+@pytest.mark.parametrize("foreign", [b"", b"x", b"{}", b"\x01short", b"\x03" + bytes(90), b"\x02" + bytes(90)])
+async def test_another_releases_entry_is_a_plain_miss_and_replaced_by_the_fill(world: World, foreign: bytes) -> None:
+    """Or one of this format under other generations, such as none at all."""
+    seen = await filled(world)
+    await world.put_raw(KEY.text, foreign)
+    for etag in ("", ETAG):
+        found = await look(world, etag=etag)
+        assert (found.verdict, found.vector, found.value) == (Verdict.MISS, seen.vector, None)
     assert await fill(world, found)
     assert (await look(world)).verdict is Verdict.HIT
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "jobnimbus_mcp"
 DOORS: dict[str, Callable[[str], bool]] = {
     "mcp": lambda module: module in ("tools/server_mcp.py", "demo.py"),
     # the composition root names the type of the client it hands on
-    "redis": lambda module: module.endswith("_redis.py") or module == "app/store.py",
+    "redis": lambda module: module.endswith("_redis.py") or module == "app/accounts.py",
     # the roots of server and simulator name the type of a transport handed in; the demo plays JobNimbus's user
     "httpx": lambda module: module.endswith("_http.py") or module in ("app/root.py", "demo.py", "simulator/world.py"),
     "uvicorn": lambda module: module in ("cli.py", "demo.py"),

@@ -92,7 +92,7 @@ class Site:
 
     async def trusts_its_store(self, within_s: float) -> float:
         """Seconds until the breaker is closed and nothing is owed, without a call."""
-        store = self.app.store
+        store = self.app.accounts.stores[0].store
         return await self.until(lambda: store.circuit_state == "CLOSED" and not store.indebted, within_s)
 
     async def _request(self, method: str, path: str, **more: Any) -> Reply:

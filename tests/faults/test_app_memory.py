@@ -137,7 +137,7 @@ async def test_what_is_held_does_not_grow_with_the_questions_or_the_keys_that_we
     await in_turns(range(questions // 4), question)
     await in_turns(range(keys // 4), intruder)
     before = await at_rest(site.app)
-    assert site.app.cache.l1_stats()["evictions"] > 0, "L1 was not full, so its bound was not tried"
+    assert site.app.accounts.l1_stats()["evictions"] > 0, "L1 was not full, so its bound was not tried"
 
     await in_turns(range(questions // 4, questions), question)
     await in_turns(range(keys // 4, keys), intruder)

@@ -161,7 +161,7 @@ async def test_what_a_redis_that_is_away_refused_is_never_served_old_afterwards(
     assert answer.took_s < 1.0
     if fault.webhook == 503:
         assert answer.body["code"] == "cache_unavailable"
-        assert site.app.store.indebted == ("stamford",)
+        assert site.app.accounts.stores[0].store.indebted == ("stamford",)
 
     seen = [await site.job(jnid) for _ in range(3)]
     mended = asyncio.create_task(asyncio.to_thread(fault.mend, server))

@@ -303,7 +303,8 @@ async def test_a_damaged_value_is_a_miss_that_is_replaced_and_no_failure(redis_u
         outcome = await w.read()
         assert (outcome.value, outcome.status) == (b"v1", Status.MISS)
         assert (await w.read()).status is Status.HIT
-        assert w.recorder.total("cache_corrupt") == 1
+        # Another release's entry is not a broken one.
+        assert w.recorder.total("cache_corrupt") == (0 if damage == "other_format" else 1)
         assert w.recorder.total("cache_errors") == 0
         await control.aclose()
 

@@ -93,7 +93,7 @@ async def test_every_tool_answers_and_says_how_fresh_it_is(world: Any, agent: An
     for tool in TOOLS:
         told = await agent.ask(tool, **({"job_id": job} if tool == "get_job" else {}))
         assert {"status", "tier", "ageSeconds", "ttlSeconds", "asOf", "consistency"} <= set(told.cache), tool
-        assert told.cache["consistency"] == "strict"
+        assert told.cache["consistency"] == "barrier"
         assert told.data["as_of"]
         expected = {"get_webhooks": "bypass"}.get(tool)
         if tool in ("search_jobs", "search_contacts"):

@@ -160,7 +160,7 @@ async def test_nothing_grows_with_the_number_of_invented_keys(open_world: Any) -
         questions: list[tuple[str, Row]] = [("get_jobs", {}), ("get_users", {}), ("get_webhooks", {})]
         for tool, arguments in questions:
             await world.call(tool, **arguments)
-        keys, held = set(store.names()), world.app.cache.l1_stats()
+        keys, held = set(store.names()), world.app.accounts.l1_stats()
 
         async def try_key(number: int) -> None:
             for tool, arguments in questions:
@@ -171,7 +171,7 @@ async def test_nothing_grows_with_the_number_of_invented_keys(open_world: Any) -
             await world.within(asyncio.gather(*(try_key(number) for number in range(start, start + 50))))
 
         assert set(store.names()) == keys
-        assert world.app.cache.l1_stats() == held
+        assert world.app.accounts.l1_stats() == held
 
 
 async def test_the_servers_own_key_and_a_callers_are_two_views(open_world: Any, stage: Any) -> None:

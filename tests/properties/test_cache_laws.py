@@ -6,19 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobnimbus_mcp.cache.codec import CorruptEntry, Entry, decode, encode, peek
+from jobnimbus_mcp.cache.codec import VERSION, CorruptEntry, Entry, decode, encode, peek
 from jobnimbus_mcp.cache.key import CacheKey
 from jobnimbus_mcp.cache.l1 import L1
 
 TAG = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1, max_size=20)
 ETAG = st.text("0123456789abcdef", min_size=16, max_size=16)
 PART = st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", min_size=1, max_size=12)
+LIFE_S = st.integers(0, 2**32 - 1).map(lambda milliseconds: milliseconds / 1000)
 ENTRIES = st.builds(
     Entry,
     value=st.one_of(st.binary(max_size=3_000), st.binary(max_size=20).map(lambda piece: piece * 200)),
     negative=st.booleans(),
     fetched_at=st.floats(0, 4e9),
     etag=ETAG,
+    fresh_s=LIFE_S,
+    kept_s=LIFE_S,
+    cost_s=LIFE_S,
 )
 
 
@@ -30,6 +34,7 @@ def test_what_is_encoded_is_decoded(entry: Entry, key_text: str, vector: bytes, 
         head = peek(stored)
         assert head is not None
         assert (head.fetched_at, head.size_bytes, head.tags) == (entry.fetched_at, len(entry.value), tuple(tags))
+        assert (head.fresh_s, head.kept_s, head.vector) == (entry.fresh_s, entry.kept_s, vector)
 
 
 @given(ENTRIES, st.data())
@@ -46,7 +51,7 @@ def test_changed_or_cut_bytes_are_refused_and_never_a_wrong_value(entry: Entry, 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_without_another_error(noise: bytes) -> None:
-    for stored in (noise, b"\x01" + noise):
+    for stored in (noise, bytes([VERSION]) + noise):
         with pytest.raises(CorruptEntry):
             decode(stored, key_text="k", tags=())
         peek(stored)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobnimbus_mcp.cache.mode import Mode
 from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.settings import VARIABLES, Settings
 
@@ -27,7 +28,17 @@ def test_nothing_set_gives_the_defaults() -> None:
     assert made.jobnimbus_upload_base_url == "https://api.jobnimbus.com"
     assert made.jobnimbus_files_hosts == ("files.jobnimbus.com",)
     assert made.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
-    assert made.cache_consistency == "strict"
+    assert made.cache_consistency is Mode.BARRIER
+    assert made.consistency_overrides == {}
+    assert (made.cache_stale_while_revalidate_s, made.cache_stale_if_error_s, made.cache_soft_timeout_ms) == (
+        60,
+        1_800,
+        2_000,
+    )
+    assert made.index_settle_s == 6
+    assert made.cache_adaptive_ttl
+    assert (made.cache_adaptive_busy_per_h, made.cache_adaptive_calm_per_h) == (10, 2)
+    assert (made.cache_adaptive_min_s, made.cache_adaptive_max_s) == (600, 3_600)
     assert (made.redis_command_timeout_ms, made.l1_max_mb, made.answer_max_bytes) == (100, 64, 24_576)
     assert made.account_timezone.key == "UTC"
     assert made.ttl_overrides == {}
@@ -48,10 +59,23 @@ def test_nothing_set_gives_the_defaults() -> None:
         ({"REDIS_URL": "redis://cache:port"}, "REDIS_URL: must be redis://"),
         ({"REDIS_URL": "redis://cache/jobs"}, "REDIS_URL: must be redis://"),
         ({"REDIS_URL": "unix://"}, "REDIS_URL: must be redis://"),
-        ({"REDIS_URL": "redis+cluster://a:1,b:2"}, "Redis Cluster and Sentinel are not supported"),
-        ({"REDIS_URL": "redis+sentinel://a:1/main"}, "Redis Cluster and Sentinel are not supported"),
+        ({"REDIS_URL_STAMFORD": "redis://a"}, "REDIS_URL_STAMFORD: JOBNIMBUS_INSTANCES names no such account"),
+        ({"JOBNIMBUS_INSTANCES": "a", "REDIS_URL_A": "http://cache"}, "REDIS_URL_A: must be redis://"),
         ({"CACHE_ENABLED": "perhaps"}, "CACHE_ENABLED: must be true or false"),
-        ({"CACHE_CONSISTENCY": "barrier"}, "CACHE_CONSISTENCY: must be strict"),
+        ({"CACHE_CONSISTENCY": "eventual"}, "CACHE_CONSISTENCY: must be strict, barrier, bounded or any"),
+        ({"CACHE_CONSISTENCY_JOBS": "ttl"}, "CACHE_CONSISTENCY_JOBS: must be strict, barrier, bounded or any"),
+        ({"CACHE_CONSISTENCY_LEADS": "any"}, "CACHE_CONSISTENCY_LEADS: write CACHE_CONSISTENCY_<ENTITY>"),
+        ({"CACHE_CONSISTENCY_JOBS_PEEK": "any"}, "CACHE_CONSISTENCY_JOBS_PEEK: write CACHE_CONSISTENCY_<ENTITY>"),
+        ({"CACHE_STALE_WHILE_REVALIDATE_S": "-1"}, "CACHE_STALE_WHILE_REVALIDATE_S: must be at least 0"),
+        ({"CACHE_STALE_IF_ERROR_S": "1h"}, "CACHE_STALE_IF_ERROR_S: must be a whole number"),
+        ({"CACHE_SOFT_TIMEOUT_MS": "0"}, "CACHE_SOFT_TIMEOUT_MS: must be at least 1"),
+        ({"INDEX_SETTLE_S": "61"}, "INDEX_SETTLE_S: must be at most 60"),
+        ({"CACHE_ADAPTIVE_TTL": "2"}, "CACHE_ADAPTIVE_TTL: must be true or false"),
+        (
+            {"CACHE_ADAPTIVE_CALM_PER_H": "11"},
+            "CACHE_ADAPTIVE_CALM_PER_H: must not be above CACHE_ADAPTIVE_BUSY_PER_H",
+        ),
+        ({"CACHE_ADAPTIVE_MAX_S": "599"}, "CACHE_ADAPTIVE_MIN_S: must not be above CACHE_ADAPTIVE_MAX_S"),
         ({"CACHE_TTL_LEADS": "60"}, "CACHE_TTL_LEADS: write CACHE_TTL_<ENTITY>"),
         ({"CACHE_TTL_JOBS_PEEK": "60"}, "CACHE_TTL_JOBS_PEEK: write CACHE_TTL_<ENTITY>"),
         ({"CACHE_TTL_JOBS_": "60"}, "CACHE_TTL_JOBS_: write CACHE_TTL_<ENTITY>"),
@@ -109,7 +133,7 @@ def test_all_mistakes_are_told_at_once_in_one_line_without_any_value() -> None:
                 "ADMIN_TOKEN": "hunter2",
                 "MCP_AUTH_TOKENS": "swordfish,opensesame",
                 "JOBNIMBUS_API_KEY": "not a key at all",
-                "REDIS_URL": "redis+cluster://:pa55word@host:1",
+                "REDIS_URL": "http://:pa55word@host:1",
                 "REDIS_PORT": "abc",
                 "CACHE_TTL_NOTHING": "5",
             }
@@ -140,6 +164,16 @@ def test_all_mistakes_are_told_at_once_in_one_line_without_any_value() -> None:
         ({"REDIS_HOST": "cache", "REDIS_URL": "redis://u:p@other:1/3"}, "redis://u:p@other:1/3", "redis://other:1/3"),
         ({"REDIS_URL": "unix:///run/redis.sock"}, "unix:///run/redis.sock", "unix:///run/redis.sock"),
         ({"REDIS_URL": "rediss://cache"}, "rediss://cache", "rediss://cache"),
+        (
+            {"REDIS_URL": "redis+cluster://u:p@a:1,b:2"},
+            "redis+cluster://u:p@a:1,b:2",
+            "redis+cluster://a:1,b:2",
+        ),
+        (
+            {"REDIS_URL": "redis+sentinel://u:p@a:1,b:2/main/0?sentinel_password=q"},
+            "redis+sentinel://u:p@a:1,b:2/main/0?sentinel_password=q",
+            "redis+sentinel://a:1,b:2/main/0",
+        ),
     ],
 )
 def test_the_store_is_the_url_or_else_the_parts(env: dict[str, str], url: str, address: str) -> None:
@@ -147,6 +181,30 @@ def test_the_store_is_the_url_or_else_the_parts(env: dict[str, str], url: str, a
     assert made.store_url is not None
     assert made.store_url.get_secret_value() == url
     assert made.store_address == address
+
+
+def test_an_account_s_own_redis_wins_over_that_of_all() -> None:
+    made = Settings.from_env(
+        {
+            "JOBNIMBUS_INSTANCES": "stamford,new-haven",
+            "REDIS_URL": "redis://shared:6379/0",
+            "REDIS_URL_NEW_HAVEN": "rediss://u:p@own:6380",
+        }
+    )
+    stamford, new_haven = made.store_url_of("stamford"), made.store_url_of("new-haven")
+    assert stamford is not None
+    assert new_haven is not None
+    assert stamford.get_secret_value() == "redis://shared:6379/0"
+    assert new_haven.get_secret_value() == "rediss://u:p@own:6380"
+    assert made.store_address_of("stamford") == "redis://shared:6379/0"
+    assert made.store_address_of("new-haven") == "rediss://own:6380"
+
+
+def test_an_account_may_have_a_redis_while_the_others_are_kept_in_this_process() -> None:
+    made = Settings.from_env({"JOBNIMBUS_INSTANCES": "a,b", "REDIS_URL_A": "redis://own"})
+    assert made.store_address_of("a") == "redis://own"
+    assert made.store_url_of("b") is None
+    assert made.store_address_of("b") == made.store_address == "embedded"
 
 
 def test_accounts_have_keys_and_webhook_secrets_of_their_own() -> None:
@@ -178,6 +236,18 @@ def test_lifetimes_are_set_by_kind_and_by_kind_and_operation() -> None:
         {"CACHE_TTL_JOBS": "60", "CACHE_TTL_CONTACTS_SEARCH": "5", "CACHE_TTL_ATTACHMENTS_DETAIL": "86400"}
     )
     assert made.ttl_overrides == {("jobs", None): 60, ("contacts", "search"): 5, ("attachments", "detail"): 86_400}
+
+
+def test_consistency_is_set_for_all_by_kind_and_by_kind_and_operation_in_any_case() -> None:
+    made = Settings.from_env(
+        {
+            "CACHE_CONSISTENCY": "Strict",
+            "CACHE_CONSISTENCY_TASKS": "ANY",
+            "CACHE_CONSISTENCY_JOBS_SEARCH": "bounded",
+        }
+    )
+    assert made.cache_consistency is Mode.STRICT
+    assert made.consistency_overrides == {("tasks", None): Mode.ANY, ("jobs", "search"): Mode.BOUNDED}
 
 
 def test_uploads_and_downloads_stay_with_an_api_that_is_not_jobnimbus_s() -> None:
@@ -220,7 +290,7 @@ def test_an_env_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_variables_of_others_are_ignored() -> None:
-    assert Settings.from_env({"PATH": "/bin", "REDIS_URL_STAMFORD": "x", "RELAY_TARGETS": "x", "PORT": "10000"})
+    assert Settings.from_env({"PATH": "/bin", "REDIS_TIMEOUT": "x", "RELAY_TARGETS": "x", "PORT": "10000"})
 
 
 def test_the_state_directory_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,10 +319,11 @@ def test_no_secret_shows_in_the_settings_repr_and_all_are_known_to_the_redaction
         "JOBNIMBUS_API_KEY": KEY,
         "REDIS_PASSWORD": "redis-password-1",
         "REDIS_URL": "redis://:url-password-01@cache:6379",
+        "REDIS_URL_DEFAULT": "redis+sentinel://u:url-p%40ssword-02@a:1,b:2/main?sentinel_password=url-password-03",
     }
     made = Settings.from_env(values)
-    secrets = {part for name, value in values.items() if name != "REDIS_URL" for part in value.split(",")}
-    secrets.add("url-password-01")
+    secrets = {part for name, value in values.items() if "URL" not in name for part in value.split(",")}
+    secrets |= {"url-password-01", "url-p%40ssword-02", "url-p@ssword-02", "url-password-03"}
     assert made.secret_values() == secrets
     assert not [secret for secret in secrets if secret in repr(made)]
 

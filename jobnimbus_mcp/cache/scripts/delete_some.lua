@@ -1,7 +1,7 @@
 -- One step of a scan that deletes. The first and the last step move the guard, so that a fill under way while it ran
--- does not bring back what was deleted.
--- KEYS  1 fill guard
--- ARGV  1 cursor, 2 glob, 3 count, 4 life of the guard in s
+-- does not bring back what was deleted; the last tells L1s by the log.
+-- KEYS  1 fill guard, 2 epoch, 3 log
+-- ARGV  1 cursor, 2 glob, 3 count, 4 life of the guard in s, 5 longest log
 -- Reply {next cursor, number deleted}
 local function move()
     local time = redis.call('TIME')
@@ -14,5 +14,11 @@ if ARGV[1] == '0' then move() end
 local step = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 local deleted = 0
 for _, key in ipairs(step[2]) do deleted = deleted + redis.call('UNLINK', key) end
-if step[1] == '0' then move() end
+if step[1] == '0' then
+    move()
+    local last = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+    local prev = last[1] and last[1][1] or '0-0'
+    local line = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'tags', '*', 'prev', prev)
+    if type(line) == 'table' then redis.call('UNLINK', KEYS[2]) end
+end
 return {step[1], deleted}

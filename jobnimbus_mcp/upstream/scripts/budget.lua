@@ -5,7 +5,7 @@
 -- ARGV[2]  microseconds by which a burst may run ahead
 -- ARGV[3]  longest wait that the caller accepts, microseconds
 -- ARGV[4]  longest wait that any caller accepts, microseconds
--- returns  {1, wait} when a token was taken, {0, wait} when not; microseconds
+-- returns  {1, wait, full} when a token was taken, {0, wait, full} when not; microseconds, full: until the bucket is full
 local interval, ahead, patience, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -16,8 +16,8 @@ if starts < now or starts > now + longest + ahead + interval then
 end
 local wait = math.max(0, math.ceil(starts - now - ahead))
 if wait > patience then
-  return {0, wait}
+  return {0, wait, math.ceil(starts - now)}
 end
 local full = starts + interval
 redis.call('SET', KEYS[1], full, 'PX', math.ceil((full - now) / 1000) + 1)
-return {1, wait}
+return {1, wait, math.ceil(full - now)}

@@ -744,7 +744,7 @@ async def test_entries_are_listed_with_age_life_size_tags_and_hits() -> None:
             "key": key,
             "ageSeconds": 10.0,
             "ttlSeconds": 590.0,
-            "sizeBytes": len(world.store._kept[key].value),
+            "sizeBytes": len(world.store._keys.peek(key) or b""),
             "tags": list(TAGS),
             "hits": 2,
         }
@@ -809,14 +809,14 @@ async def test_the_embedded_store_stays_within_its_bytes() -> None:
     for number in range(300):
         key = CacheKey("stamford", "p1", "jobs", "detail", f"j{number}")
         await world.read(dataclasses.replace(world.question(), key=key, tags=("jobs", f"job:{number}")))
-        assert store._bytes <= 50_000
+        assert store._keys._bytes <= 50_000
     assert 10 < len(world.entry_keys()) < 300
 
 
 async def test_a_corrupt_value_is_counted_and_replaced() -> None:
     world = World(l1_bytes=0)
     await world.read()
-    stored = world.store._kept[world.question().key.text].value
+    stored = world.store._keys.peek(world.question().key.text)
     world.store.put_raw(world.question().key.text, stored[:-1] + b"\x00")
     assert (await world.read()).status is Status.MISS
     assert (await world.read()).status is Status.HIT

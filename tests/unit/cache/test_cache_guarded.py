@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 import structlog
 
+from jobnimbus_mcp.cache.codec import VERSION
 from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
 from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
 from jobnimbus_mcp.cache.key import CacheKey, entry_glob
+from jobnimbus_mcp.cache.notice import Applied, Told
 from jobnimbus_mcp.cache.ports import (
+    L1_LEASE_S,
+    START,
+    Ears,
     Seen,
     StoreError,
     StoreNotTried,
@@ -42,6 +48,8 @@ class Counted(MemoryStore):
         self.most_at_once = 0
         self.go = asyncio.Event()
         self.go.set()
+        self.deaf = False
+        """Invalidations fail, all else goes on."""
 
     async def read(self, *args: Any, **options: Any) -> Seen:
         self.reads += 1
@@ -53,9 +61,18 @@ class Counted(MemoryStore):
             self.at_once -= 1
         return await super().read(*args, **options)
 
-    async def renew_epoch(self, tenant: str, call: Call) -> None:
+    async def renew_epoch(self, tenant: str, call: Call) -> Told:
         self.renewals += 1
-        await super().renew_epoch(tenant, call)
+        self._hear()
+        return await super().renew_epoch(tenant, call)
+
+    async def append_and_bump(self, *args: Any, **options: Any) -> Applied:
+        self._hear()
+        return await super().append_and_bump(*args, **options)
+
+    def _hear(self) -> None:
+        if self.deaf:
+            raise StoreUnreachable("deaf")
 
 
 class World:
@@ -142,7 +159,7 @@ async def test_many_may_wait_longer_than_the_bound_as_long_as_each_command_is_qu
 
     async def quick(*args: Any, **options: Any) -> Seen:
         await asyncio.sleep(0.02)
-        return Seen(Verdict.MISS, 0.0, False)
+        return Seen(Verdict.MISS, 0.0, 0.0)
 
     world.store.read = quick  # type: ignore[method-assign]
     results = await asyncio.gather(*(world.read() for _ in range(6)))
@@ -181,7 +198,7 @@ async def test_a_refused_invalidation_is_owed_and_the_next_read_pays_it_first(wh
 async def test_while_a_tenant_owes_nothing_of_it_is_read_or_filled_and_others_go_on() -> None:
     world = World()
     seen = await world.read()
-    world.store.fail("read_only")
+    world.store.deaf = True
     with pytest.raises(CacheUnavailable):
         await world.bump()
     reads = world.store.reads
@@ -197,7 +214,7 @@ async def test_while_a_tenant_owes_nothing_of_it_is_read_or_filled_and_others_go
 
 async def test_a_debt_is_tried_at_most_once_a_second_however_many_read() -> None:
     world = World()
-    world.store.fail("read_only")
+    world.store.deaf = True
     with pytest.raises(CacheUnavailable):
         await world.bump()
     results = await asyncio.gather(*(world.read() for _ in range(50)), return_exceptions=True)
@@ -217,12 +234,13 @@ async def test_a_debt_made_while_another_is_paid_is_not_covered_by_that_payment(
     world.store.fail(None)
     renew = world.store.renew_epoch
 
-    async def overtaken(tenant: str, call: Call) -> None:
-        await renew(tenant, call)
+    async def overtaken(tenant: str, call: Call) -> Told:
+        told = await renew(tenant, call)
         world.store.fail("refused")
         with pytest.raises(CacheUnavailable):
             await world.bump()
         world.store.fail(None)
+        return told
 
     world.store.renew_epoch = overtaken  # type: ignore[method-assign]
     with pytest.raises(StoreNotTried):
@@ -334,7 +352,9 @@ async def test_a_process_started_while_the_store_is_away_owes_for_all_its_tenant
         world.clock.advance(DEBT_RETRY_S)
         await ticks(40)
         assert world.owing() == ()
-    assert (await world.read()).vector != before
+        world.clock.advance(OPEN_S)
+        await ticks(40)
+        assert (await world.read()).vector != before
 
 
 @pytest.mark.parametrize("mode", [None, "out_of_memory"])
@@ -395,3 +415,170 @@ async def test_whatever_a_driver_lets_through_is_a_failure_of_the_store_and_not_
     with pytest.raises(StoreError):
         await world.read()
     assert world.recorder.total("cache_errors") == 1
+
+
+async def test_a_store_that_refuses_writes_opens_the_breaker_at_once() -> None:
+    world = World()
+    world.store.fail("read_only")
+    with pytest.raises(StoreError):
+        await world.bump()
+    assert world.state() is State.OPEN
+
+
+async def test_corrupt_values_are_answers_of_a_healthy_store() -> None:
+    world = World()
+    seen = await world.read()
+    await world.guarded.fill(KEY, ("jobs",), seen, b"no entry", ttl_s=60, admission_s=60, call=world.call())
+    for _ in range(20):
+        world.store.put_raw(KEY.text, bytes([VERSION]) + b"broken")
+        assert (await world.read()).verdict is Verdict.CORRUPT
+    assert world.state() is State.CLOSED
+
+
+async def test_a_store_that_has_moved_is_probed_at_once() -> None:
+    world = World()
+    async with world.guarded:
+        await opened(world, by="read")
+        world.store.fail(None)
+        world.guarded.moved()
+        await ticks(40)
+        assert world.state() is State.CLOSED
+        assert world.clock.monotonic() == 0
+        assert (await world.read()).verdict is Verdict.MISS
+
+
+async def test_a_store_that_has_moved_while_it_was_probed_is_probed_once_more() -> None:
+    """The probe may have gone to where it was before."""
+    world = World()
+    async with world.guarded:
+        await opened(world, by="read")
+        world.clock.advance(OPEN_S)
+        ping, probing, answer = world.store.ping, asyncio.Event(), asyncio.Event()
+
+        async def late(call: Call) -> None:
+            probing.set()
+            await answer.wait()
+            raise StoreUnreachable("the old one")
+
+        world.store.ping = late  # type: ignore[method-assign]
+        await probing.wait()
+        world.guarded.moved()
+        world.store.ping = ping  # type: ignore[method-assign]
+        world.store.fail(None)
+        answer.set()
+        await ticks(40)
+        assert world.state() is State.CLOSED
+
+
+async def test_what_is_owed_is_paid_at_once_when_the_store_has_moved() -> None:
+    world = World()
+    async with world.guarded:
+        await opened(world, by="bump")
+        world.store.fail(None)
+        world.guarded.moved()
+        await ticks(40)
+        assert (world.owing(), world.state()) == ((), State.CLOSED)
+
+
+async def test_l1_is_trusted_again_one_lease_after_the_last_payment() -> None:
+    """It learns of the payment on its own way, and a lease granted before does not know of it."""
+    world = World()
+    world.store.fail("refused")
+    with pytest.raises(CacheUnavailable):
+        await world.bump()
+    assert world.guarded.owes("stamford")
+    world.store.fail(None)
+    await world.read()
+    assert (world.owing(), world.guarded.owes("stamford"), world.guarded.owes("guilford")) == ((), True, False)
+    world.clock.advance(L1_LEASE_S - 0.01)
+    assert world.guarded.owes("stamford")
+    world.clock.advance(0.01)
+    assert not world.guarded.owes("stamford")
+
+
+async def test_giving_a_lease_back_is_tried_and_never_the_callers_trouble() -> None:
+    world = World()
+    world.store.fail("refused")
+    await world.guarded.release(KEY, "t", result="failed", call=world.call())
+    assert world.recorder.counts["cache_errors", (("operation", "release"), ("reason", "unreachable"))] == 1
+
+
+async def test_nothing_is_led_while_the_tenant_owes() -> None:
+    world = World()
+    seen = await world.read()
+    world.store.deaf = True
+    with pytest.raises(CacheUnavailable):
+        await world.bump()
+    with pytest.raises(StoreNotTried):
+        await world.guarded.lead(KEY, seen, "t", call=world.call())
+
+
+async def test_listening_is_bounded_by_nobody_here_and_counts_for_nothing() -> None:
+    world = World(max_in_flight=1)
+    world.store.fail("refused")
+    for _ in range(10):
+        with pytest.raises(StoreUnreachable):
+            await world.guarded.listen({"stamford": Ears(START, START)}, block_s=1)
+    assert world.state() is State.CLOSED
+    world.store.fail(None)
+    listening = asyncio.create_task(world.guarded.listen({"stamford": Ears(START, START)}, block_s=1))
+    await asyncio.sleep(0.1)  # twice the bound of a command
+    assert (await world.read()).verdict is Verdict.MISS  # it takes no place
+    assert not listening.done()
+    world.clock.advance(1)
+    await asyncio.wait_for(listening, 1)
+    assert world.state() is State.CLOSED
+
+
+async def test_who_is_behind_is_asked_past_an_open_breaker_as_the_invalidation_was() -> None:
+    world = World()
+    await opened(world, by="read")
+    world.store.fail(None)
+    assert await world.guarded.behind("stamford", START, world.call()) == {}
+    await world.guarded.strike("stamford", {"gone": None}, world.call())
+    with pytest.raises(StoreNotTried):
+        await world.guarded.changes("stamford", START, world.call())
+
+
+PASSED_ON: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "read": ((KEY, ("jobs",), "e"), {"want": True, "dirty": True}),
+    "lead": ((KEY, Seen(Verdict.MISS, 0.0, 0.0), "t"), {"etag": "e", "patient": True}),
+    "keep_lead": ((KEY, "t"), {}),
+    "release": ((KEY, "t"), {"result": "failed", "failures": 2, "throttle_s": 30.0}),
+    "fill": (
+        (KEY, ("jobs",), Seen(Verdict.MISS, 0.0, 0.0), b"v"),
+        {"ttl_s": 1.0, "admission_s": 2.0, "token": "t"},
+    ),
+    "append_and_bump": (("stamford", ("jobs",), Notice("e", "r", "i", "s", 0.0, "e")), {"tells": ("*",)}),
+    "renew_epoch": (("stamford",), {}),
+    "renew_l1": (("stamford", "here", "1-1"), {"register": True}),
+    "changes": (("stamford", "1-1"), {}),
+    "behind": (("stamford", "1-1"), {}),
+    "strike": (("stamford", {"there": b"1"}), {}),
+    "inspect": ((KEY,), {}),
+    "generations": (("stamford", ("jobs",)), {}),
+    "admission": (("stamford", "p1"), {}),
+    "admit": (("stamford", "p1", b"g"), {"admission_s": 3.0}),
+    "withdraw": (("stamford", "p1"), {"if_admitted": True}),
+    "delete_some": (("stamford", "*", 0), {}),
+    "list_some": (("stamford", "*", 0), {}),
+    "log": (("stamford",), {"limit": 5, "since": 1.0}),
+    "rates": (("stamford", (1, 2)), {}),
+    "ping": ((), {}),
+}
+
+
+@pytest.mark.parametrize("operation", PASSED_ON)
+async def test_each_operation_reaches_the_driver_as_it_was_asked_and_its_answer_comes_back(operation: str) -> None:
+    world, (arguments, options) = World(), PASSED_ON[operation]
+    call, reached = world.call(), []
+    signature = inspect.signature(getattr(MemoryStore, operation))
+
+    async def driver(*args: Any, **kwargs: Any) -> str:
+        reached.append(signature.bind(None, *args, **kwargs).arguments)
+        return "answer"
+
+    setattr(world.store, operation, driver)
+    answer = await getattr(world.guarded, operation)(*arguments, **options, call=call)
+    assert answer == (None if operation in ("release", "strike", "ping") else "answer")
+    assert reached == [signature.bind(None, *arguments, **options, call=call).arguments]

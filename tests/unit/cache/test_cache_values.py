@@ -7,15 +7,26 @@ import time
 
 import pytest
 
-from jobnimbus_mcp.cache.codec import CorruptEntry, Entry, Head, decode, encode, peek
+from jobnimbus_mcp.cache.codec import HEADER_BYTES, CorruptEntry, Entry, ForeignEntry, Head, decode, encode, peek
 from jobnimbus_mcp.cache.command_bound import CommandBound, CommandExpired
 from jobnimbus_mcp.cache.key import CacheKey, entry_glob, partition_prefix, system_key
-from jobnimbus_mcp.cache.l1 import ENTRY_OVERHEAD_BYTES, L1
 from jobnimbus_mcp.cache.listing import HitCounts
 from jobnimbus_mcp.cache.policy import Policy
 
 KEY = CacheKey("stamford", "p1", "jobs", "list", "status=open&size=25")
 GOLDEN_RAW = bytes.fromhex(
+    "0200000d41daac4ee280000000000002"
+    "0696ed0d"
+    "30313233343536373839616263646566"
+    "0000ea60"
+    "00016184"
+    "000000fa"
+    "65706f63680a3132330a343536"
+    "0009"
+    "6a6f62730a6a6f6231"
+    "7b7d"
+)
+GOLDEN_OF_VERSION_1 = bytes.fromhex(
     "0100000d41daac4ee280000000000002"
     "005d3e95"
     "30313233343536373839616263646566"
@@ -103,11 +114,42 @@ def test_jitter_spreads_a_lifetime_by_a_tenth_each_way(random01: float, ttl_s: f
 
 def test_the_released_format_keeps_its_bytes() -> None:
     """Values written by an older release must be read, or at least recognised, by a newer one."""
-    entry = Entry(b"{}", False, 1_790_000_010.0, "0123456789abcdef")
+    entry = Entry(b"{}", False, 1_790_000_010.0, "0123456789abcdef", fresh_s=60.0, kept_s=90.5, cost_s=0.25)
     written = encode(entry, key_text=KEY.text, vector=b"epoch\n123\n456", tags=("jobs", "job1"), compress=True)
     assert written.hex() == GOLDEN_RAW.hex()
     assert decode(GOLDEN_RAW, key_text=KEY.text, tags=("jobs", "job1")) == entry
-    assert peek(GOLDEN_RAW) == Head(1_790_000_010.0, 2, ("jobs", "job1"))
+    assert peek(GOLDEN_RAW) == Head(1_790_000_010.0, 2, ("jobs", "job1"), 60.0, 90.5, b"epoch\n123\n456")
+
+
+@pytest.mark.parametrize("stored", [GOLDEN_OF_VERSION_1, b"\x03" + GOLDEN_RAW[1:], b"", b"{}"])
+def test_an_entry_of_another_format_is_told_from_a_broken_one(stored: bytes) -> None:
+    with pytest.raises(ForeignEntry):
+        decode(stored, key_text=KEY.text, tags=("jobs", "job1"))
+    assert peek(stored) is None
+
+
+@pytest.mark.parametrize("stored", [GOLDEN_RAW[:40], GOLDEN_RAW[:-1], GOLDEN_RAW + b"x", GOLDEN_RAW[:36] + bytes(20)])
+def test_a_broken_entry_of_this_format_is_not_taken_for_anothers(stored: bytes) -> None:
+    with pytest.raises(CorruptEntry) as caught:
+        decode(stored, key_text=KEY.text, tags=("jobs", "job1"))
+    assert caught.type is CorruptEntry
+
+
+@pytest.mark.parametrize(("seconds", "kept_as"), [(-1.0, 0.0), (0.0004, 0.0), (0.0006, 0.001), (1e9, 4_294_967.295)])
+def test_a_lifetime_beyond_the_format_is_cut_to_what_it_holds(seconds: float, kept_as: float) -> None:
+    stored = encode(
+        Entry(b"", False, 1.0, "0" * 16, fresh_s=seconds), key_text="k", vector=b"v", tags=(), compress=True
+    )
+    assert decode(stored, key_text="k", tags=()).fresh_s == kept_as
+
+
+@pytest.mark.parametrize("cut", [HEADER_BYTES, HEADER_BYTES + 5, HEADER_BYTES + 20])
+def test_the_start_of_an_entry_tells_what_it_holds_and_no_more(cut: int) -> None:
+    head = peek(GOLDEN_RAW[:cut])
+    assert head is not None
+    assert (head.fetched_at, head.size_bytes, head.fresh_s) == (1_790_000_010.0, 2, 60.0)
+    assert b"epoch\n123\n456".startswith(head.vector)
+    assert "jobs\njob1".startswith("\n".join(head.tags))
 
 
 @pytest.mark.parametrize(
@@ -140,36 +182,6 @@ def test_another_keys_value_or_other_tags_are_not_this_entry(key_text: str, tags
 def test_more_tags_than_the_format_can_name_are_refused() -> None:
     with pytest.raises(ValueError, match="too many tags"):
         encode(Entry(b"", False, 1.0, "0" * 16), key_text="k", vector=b"", tags=("x" * 70_000,), compress=True)
-
-
-def entry_of(size: int) -> Entry:
-    return Entry(b"x" * size, False, 1.0, "0" * 16)
-
-
-def test_l1_lets_the_least_recently_used_go_first() -> None:
-    l1 = L1(3 * (1 + 100 + ENTRY_OVERHEAD_BYTES))
-    for name in "abc":
-        l1.put(name, entry_of(100))
-    assert l1.get("a") is not None
-    l1.put("d", entry_of(100))
-    assert [name for name in "abcd" if l1.get(name) is not None] == ["a", "c", "d"]
-    assert l1.stats()["evictions"] == 1
-
-
-def test_l1_refuses_what_alone_is_too_large_and_forgets_the_older_one() -> None:
-    l1 = L1(1_000)
-    l1.put("a", entry_of(10))
-    l1.put("a", entry_of(1_000))
-    assert l1.get("a") is None
-    assert l1.size_bytes == 0
-
-
-def test_l1_discards_one_partition_and_no_other() -> None:
-    l1 = L1(10_000)
-    for partition in ("p1", "p11"):
-        l1.put(f"{partition_prefix('t', partition)}x", entry_of(1))
-    assert l1.discard_prefix(partition_prefix("t", "p1")) == 1
-    assert l1.get(f"{partition_prefix('t', 'p11')}x") is not None
 
 
 def test_hit_counts_are_bounded() -> None:

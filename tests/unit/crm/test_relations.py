@@ -1,13 +1,15 @@
-"""The invalidation rules, as a table: what a change renews, and what it leaves alone."""
+"""The invalidation rules, as a table: what a change renews, what it leaves alone, and which floors it raises."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobnimbus_mcp.crm.entities import Action, Change, Entity, EntityRef
 from jobnimbus_mcp.crm.query import Is, Sort
 from jobnimbus_mcp.crm.reads import Operation, Read
-from jobnimbus_mcp.crm.relations import tags_of_change, tags_of_read
+from jobnimbus_mcp.crm.relations import floors_of_change, floors_of_read, tags_of_change, tags_of_read
 
 JOB, OTHER_JOB, CONTACT = "mjob1", "mjob2", "mctc1"
 
@@ -110,3 +112,73 @@ def test_every_read_carries_the_tags_that_admins_invalidate_by() -> None:
     for read in READS.values():
         entity, operation = read.entity.value, read.operation.value
         assert {entity, f"{entity}:{operation}", f"{entity}:{operation}:{read.identifier}"} <= set(tags_of_read(read))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            Change(EntityRef(Entity.JOBS, JOB), Action.UPDATED, None, 1_790_000_000),
+            {
+                "jobs": 0,
+                "jobs:mjob1": 1_790_000_000,
+                "calendar": 0,
+                "activities": 0,
+                "attachments@mjob1": 0,
+                "tasks@mjob1": 0,
+                "estimates@mjob1": 0,
+                "workorders@mjob1": 0,
+            },
+        ),
+        (
+            Change(EntityRef(Entity.JOBS, JOB), Action.CREATED, frozenset({CONTACT})),
+            {"jobs": 0, "jobs:mjob1": 0, "calendar": 0, "activities": 0},
+        ),
+        (
+            Change(EntityRef(Entity.ATTACHMENTS, "f1"), Action.UNKNOWN, None, 5),
+            {"attachments": 0, "attachments:f1": 5, "activities": 0},
+        ),
+        (
+            Change(EntityRef(Entity.ACTIVITIES, "a1"), Action.DELETED, None, 7),
+            {"activities": 0, "activities:a1": 7},
+        ),
+    ],
+    ids=lambda value: f"{value.ref.entity} {value.action}" if isinstance(value, Change) else "",
+)
+def test_a_change_raises_exactly_these_floors(change: Change, expected: dict[str, int]) -> None:
+    assert floors_of_change(change) == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "floors"),
+    [
+        ("job", ()),
+        ("jobs", ("jobs",)),
+        ("job search", ("jobs",)),
+        ("calendar", ("calendar",)),
+        ("job's files", ("attachments", "attachments@mjob1")),
+        ("users", ("users",)),
+    ],
+)
+def test_lists_and_searches_settle_and_single_records_do_not(read: str, floors: tuple[str, ...]) -> None:
+    assert floors_of_read(READS[read]) == floors
+
+
+@given(
+    st.builds(
+        Change,
+        st.builds(EntityRef, st.sampled_from(Entity), st.sampled_from([JOB, OTHER_JOB, CONTACT, "other"])),
+        st.sampled_from(Action),
+        st.none() | st.frozensets(st.sampled_from([JOB, CONTACT])),
+        st.none() | st.integers(1, 2_000_000_000),
+    ),
+    st.builds(
+        lambda entity, under, search: searched(entity) if search else listed(entity, under),
+        st.sampled_from(Entity),
+        st.none() | st.sampled_from([JOB, OTHER_JOB, CONTACT]),
+        st.booleans(),
+    ),
+)
+def test_a_list_that_a_change_renews_settles_after_it(change: Change, read: Read) -> None:
+    if set(tags_of_change(change)) & set(tags_of_read(read)):
+        assert floors_of_change(change).keys() & set(floors_of_read(read))

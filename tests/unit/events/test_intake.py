@@ -43,8 +43,11 @@ class Log:
         self.bumped: list[Event] = []
         self.first: dict[str, str] = {}
         self.down = False
+        self.journalled = False
 
     async def __call__(self, event: Event, call: Call) -> Appended:
+        if self.journalled:
+            return Appended(event.event_id, False, 0.0, journalled=True)
         if self.down:
             raise CacheUnavailable("The cache cannot be reached.")
         self.bumped.append(event)
@@ -197,6 +200,16 @@ async def test_when_the_invalidation_does_not_hold_nothing_is_accepted() -> None
     assert isinstance(refusal, CacheUnavailable)
     assert world.seen.seen("stamford") == {}
     assert world.counted("jobs", "unavailable") == 1
+
+
+async def test_what_the_journal_took_over_is_accepted_as_that_and_counted_apart() -> None:
+    world = World()
+    world.log.journalled = True
+    with capture_logs() as lines:
+        assert await world.deliver() == Accepted("evt_1", duplicate=False, journalled=True)
+    assert [line["event"] for line in lines] == ["Invalidation journalled"]
+    assert (world.counted("jobs", "journalled"), world.counted("jobs", "applied")) == (1, 0)
+    assert world.seen.seen("stamford")["jobs"]["count"] == 1
 
 
 async def test_what_was_received_when_is_told_per_account_and_kind() -> None:

@@ -34,16 +34,21 @@ def probing() -> Breaker:
         (closed, Event.SUCCEEDED, 0, State.CLOSED),
         (closed, Event.FAILED, 0, State.CLOSED),
         (closed, Event.ABANDONED, 0, State.CLOSED),
+        (closed, Event.REFUSED, 0, State.OPEN),
+        (closed, Event.MOVED, 0, State.CLOSED),
         (opened, Event.ASKED, 59, State.OPEN),
         (opened, Event.ASKED, 60, State.HALF_OPEN),
         (opened, Event.SUCCEEDED, 59, State.OPEN),
         (opened, Event.SUCCEEDED, 61, State.OPEN),
         (opened, Event.FAILED, 59, State.OPEN),
         (opened, Event.ABANDONED, 61, State.OPEN),
+        (opened, Event.REFUSED, 59, State.OPEN),
         (probing, Event.ASKED, 61, State.HALF_OPEN),
         (probing, Event.SUCCEEDED, 61, State.CLOSED),
         (probing, Event.FAILED, 61, State.OPEN),
         (probing, Event.ABANDONED, 61, State.HALF_OPEN),
+        (probing, Event.REFUSED, 61, State.OPEN),
+        (probing, Event.MOVED, 61, State.HALF_OPEN),
     ],
 )
 def test_each_event_leads_where_the_table_says(
@@ -229,3 +234,47 @@ def test_failures_of_calls_from_before_it_closed_do_not_count_against_it() -> No
     for _ in range(COUNTED.failures):
         box.failed(began=0.0)
     assert state_of(box) is State.CLOSED
+
+
+def test_what_has_moved_may_be_probed_at_once_and_not_sat_out() -> None:
+    moved = opened().step(Event.MOVED, 10, COUNTED)
+    assert (opened().admits(10, COUNTED), moved.admits(10, COUNTED)) == (False, True)
+    assert moved.step(Event.ASKED, 10, COUNTED).state is State.HALF_OPEN
+
+
+def test_a_probe_of_where_it_was_before_says_nothing_of_where_it_is() -> None:
+    moved = probing().step(Event.MOVED, 61, COUNTED)
+    assert moved.admits(61, COUNTED)
+    for result in (Event.FAILED, Event.REFUSED, Event.SUCCEEDED):
+        assert moved.step(result, 62, COUNTED, began=60.0) == moved
+    again = moved.step(Event.ASKED, 62, COUNTED)
+    assert again.step(Event.FAILED, 63, COUNTED, began=60.0) == again
+    assert again.step(Event.SUCCEEDED, 63, COUNTED, began=62.0).state is State.CLOSED
+
+
+def test_failures_of_where_it_was_before_are_forgotten() -> None:
+    breaker = Breaker()
+    for at in range(4):
+        breaker = breaker.step(Event.FAILED, at, COUNTED, began=at)
+    breaker = breaker.step(Event.MOVED, 5, COUNTED)
+    for at in range(4):
+        breaker = breaker.step(Event.FAILED, 6 + at, COUNTED, began=4.5)  # sent before it moved
+    assert breaker.step(Event.FAILED, 10, COUNTED, began=10).state is State.CLOSED
+
+
+def test_a_refusal_of_a_call_from_before_it_closed_opens_nothing() -> None:
+    reclosed = probing().step(Event.SUCCEEDED, 61, COUNTED, began=60.0)
+    assert reclosed.step(Event.REFUSED, 62, COUNTED, began=59.0).state is State.CLOSED
+
+
+def test_the_box_opens_when_refused_and_admits_when_moved() -> None:
+    clock = ManualClock()
+    told: list[State] = []
+    box = BreakerBox(COUNTED, clock, told.append)
+    assert box.admit()
+    box.refused(clock.monotonic())
+    assert (box.state, box.admit()) == (State.OPEN, False)
+    box.moved()
+    assert (box.retry_in_s, box.admit(), box.state) == (0.0, True, State.HALF_OPEN)
+    box.succeeded(clock.monotonic())
+    assert told == [State.OPEN, State.HALF_OPEN, State.CLOSED]

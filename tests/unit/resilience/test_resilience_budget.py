@@ -37,6 +37,21 @@ def test_rate_zero_is_no_limit() -> None:
         assert wait_s == 0
 
 
+def test_the_share_left_falls_with_each_token_and_comes_back_with_time() -> None:
+    bucket = Bucket(rate_per_s=2, burst=4)
+    shares = [bucket.share_left(0.0)]
+    for _ in range(6):
+        bucket, _ = bucket.take(0.0)
+        shares.append(bucket.share_left(0.0))
+    assert shares == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
+    assert [bucket.share_left(now) for now in (1.0, 2.0, 3.0, 60.0)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_without_a_limit_everything_is_always_left() -> None:
+    bucket, _ = Bucket.per_second(0).take(0.0)
+    assert bucket.share_left(0.0) == 1.0
+
+
 @pytest.mark.parametrize(("rate", "burst"), [(-1, 1), (1, 0), (1, 0.5)])
 def test_a_senseless_bucket_is_refused(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="must"):

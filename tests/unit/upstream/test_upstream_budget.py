@@ -102,6 +102,43 @@ def redis_budget(
     )
 
 
+async def test_a_local_budget_tells_what_is_left_of_each_account_s() -> None:
+    clock = Skipping()
+    budget = LocalBudget(8, ["stamford", "guilford"], clock)
+    await budget.take("stamford", call_for(clock))
+    assert (budget.share_left("stamford"), budget.share_left("guilford")) == (0.75, 1.0)
+    clock.advance(1 / 16)
+    assert budget.share_left("stamford") == pytest.approx(0.875)
+
+
+async def test_a_shared_budget_tells_what_was_left_at_its_last_answer_and_what_time_has_given_back(
+    client: Redis,
+) -> None:
+    clock = Skipping()
+    one, other = redis_budget(client, clock, 1), redis_budget(client, clock, 1)
+    assert one.share_left("stamford") == 1.0
+    await one.take("stamford", call_for(clock))
+    await one.take("stamford", call_for(clock))
+    assert one.share_left("stamford") == 0.0
+    assert other.share_left("stamford") == 1.0  # it has not asked yet
+    with pytest.raises(BudgetExhausted):
+        await other.take("stamford", call_for(clock, within_s=0.1))
+    assert other.share_left("stamford") == 0.0
+    clock.advance(60)
+    assert one.share_left("stamford") == 1.0
+
+
+async def test_while_redis_is_away_the_share_is_that_of_the_local_budget(client: Redis) -> None:
+    clock = Skipping()
+    budget = redis_budget(client, clock, 4)
+    await budget.take("stamford", call_for(clock))
+    away = call_for(clock)
+    away.store_usable = False
+    await budget.take("stamford", away)
+    await budget.take("stamford", away)
+    assert budget.share_left("stamford") == 0.0
+
+
 async def test_replicas_share_one_budget_and_its_key_expires(client: Redis) -> None:
     clock = Skipping()
     replicas = [redis_budget(client, clock, 0.5), redis_budget(client, clock, 0.5)]

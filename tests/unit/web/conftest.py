@@ -129,6 +129,7 @@ class Inside:
             ),
             invalidations=self.invalidator,
             entries=self.entries,
+            explain=self.explain,
             counts=self,
             probe_store=self.probe,
             circuit_state=lambda: "OPEN",
@@ -162,6 +163,10 @@ class Inside:
         self.events.append(event)
         first = self.first.setdefault(event.dedupe_key or event.event_id, event.event_id)
         return Appended(first, first != event.event_id, 0.5)
+
+    async def explain(self, tenant: str, key_text: str, call: Call) -> Mapping[str, Any] | None:
+        self.listed.append(("explain", tenant, key_text))
+        return next((row for row in self.rows.get(tenant, []) if row["key"] == key_text), None)
 
     async def entries(
         self, tenant: str, *, entity: str | None, operation: str | None, limit: int, call: Call

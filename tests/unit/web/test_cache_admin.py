@@ -65,6 +65,39 @@ async def test_entries_are_those_of_all_accounts_up_to_the_limit(inside: Any, we
     assert inside.listed == [("stamford", "jobs", "list", 3), ("guilford", "jobs", "list", 1)]
 
 
+KEY = "jobnimbus:{guilford}:p:jobs:detail:j1"
+
+
+async def test_a_key_is_explained_by_its_own_account(inside: Any, web: Any, admin: Any) -> None:
+    inside.rows = {"guilford": [{"key": KEY, "state": "dirty"}]}
+    answer = await web.get("/cache/entries", params={"key": KEY}, headers=admin)
+    assert (answer.status_code, answer.json()) == (200, {"entry": {"key": KEY, "state": "dirty"}})
+    assert inside.listed == [("explain", "guilford", KEY)]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"key": "jobnimbus-sys:{guilford}:epoch"}, "key"),
+        ({"key": "jobnimbus:{elsewhere}:p:jobs:detail:j1"}, "key"),
+        ({"key": KEY, "instance": "stamford"}, "key"),
+        ({"key": ""}, "key"),
+        ({"key": KEY, "entity": "jobs"}, "entity"),
+    ],
+)
+async def test_what_is_no_entrys_key_is_not_looked_up(
+    inside: Any, web: Any, admin: Any, query: dict[str, str], field: str
+) -> None:
+    answer = await web.get("/cache/entries", params=query, headers=admin)
+    assert (answer.status_code, answer.json()["field"]) == (400, field)
+    assert inside.listed == []
+
+
+async def test_a_key_under_which_nothing_is_kept_is_not_found(web: Any, admin: Any) -> None:
+    answer = await web.get("/cache/entries", params={"key": KEY}, headers=admin)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
 async def test_entries_of_one_account_alone(inside: Any, web: Any, admin: Any) -> None:
     await web.get("/cache/entries?instance=guilford", headers=admin)
     assert inside.listed == [("guilford", None, None, 100)]

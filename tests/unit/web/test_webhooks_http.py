@@ -11,6 +11,8 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.events.intake import Accepted, Delivery
 from jobnimbus_mcp.events.signature import WebhookSecrets
 
 UPDATED = {"event": "job.updated", "resource_type": "job", "resource_id": "j1"}
@@ -153,3 +155,14 @@ async def test_while_the_cache_is_away_a_sender_is_asked_to_come_again(
     response = await web.post(url(token=hook_secret), json=UPDATED)
     assert error_of(response) == (503, "cache_unavailable")
     assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_what_the_journal_took_over_is_202_and_says_so(inside: Any, hook_secret: str) -> None:
+    class Journalling:
+        async def receive(self, delivery: Delivery, call: Call) -> Accepted:
+            return Accepted("evt_1", duplicate=False, journalled=True)
+
+    async with inside.client(intake=Journalling()) as web:
+        response = await web.post(url(token=hook_secret), json=UPDATED)
+    assert response.status_code == 202
+    assert response.json() == {"received": True, "journalled": True, "eventId": "evt_1", "duplicate": False}

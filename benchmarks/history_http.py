@@ -1,0 +1,3 @@
+from typing import Any
+HTTP_FAULTS: dict[str, Any] = {}
+async def check_http(reads: int, faults: list[str], seed: int, most_s: float) -> Any: ...

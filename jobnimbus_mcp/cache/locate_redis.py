@@ -1,0 +1,116 @@
+"""Says which server is to be asked, where that changes: the master that Sentinels name, or the node of a cluster that
+has a tenant's slot. Both are found by the library; all of a tenant's keys are in one slot, so one node is all it needs.
+
+Never a replica, not even for reads: replication is asynchronous, so a replica may not have an invalidation yet that was
+acknowledged a moment ago, and would answer with what it was about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError, RedisClusterException
+
+from jobnimbus_mcp.cache.address import Place
+
+__all__ = ["ClusterLocator", "Locator", "SentinelLocator"]
+
+ANSWER_S = 0.5
+"""How long one Sentinel or node is waited for before the next is asked: little of a failover's time, and many times
+what one that is alive takes."""
+
+
+class Locator(Protocol):
+    """`watch_s`: how often to ask although nothing fails; None: a server that is no longer the one says so itself."""
+
+    @property
+    def watch_s(self) -> float | None: ...
+
+    async def locate(self, failed: Place | None, hint: Exception | None) -> Place:
+        """Where the server is. `failed`: where it was, and does not answer as it should, lately by `hint`.
+
+        Raises:
+            RedisError, OSError: nobody could say.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class SentinelLocator:
+    """Asks one Sentinel after the other. `options`: of the connections to them, TLS and credentials included.
+
+    A master that was cut off or frozen while another was made does not know it, and answers as it did. So the Sentinels
+    are asked again each second, and what they say counts, not what the old one says.
+    """
+
+    watch_s: float | None = 1.0
+
+    def __init__(self, places: Sequence[Place], master: str, options: Mapping[str, Any]) -> None:
+        self._master = master
+        self._sentinel = Sentinel(places, sentinel_kwargs=_bounded(options))  # type: ignore[no-untyped-call]
+
+    async def locate(self, failed: Place | None, hint: Exception | None) -> Place:
+        host, port = await self._sentinel.discover_master(self._master)
+        return str(host), int(port)
+
+    async def aclose(self) -> None:
+        await self._sentinel.aclose()
+
+
+class ClusterLocator:
+    """Asks the cluster for the node of `tenant`'s slot. `places`: some of its nodes; it tells the others itself.
+
+    A node that lost the slot says so (MOVED), also one that was cut off: it stops answering within the node time-out.
+    """
+
+    watch_s: float | None = None
+
+    def __init__(self, places: Sequence[Place], tenant: str, options: Mapping[str, Any]) -> None:
+        self._places = tuple(places)
+        self._slot = key_slot(tenant.encode())
+        self._options = _bounded(options)
+        self._known: tuple[Place, ...] = ()
+        self._cluster: RedisCluster | None = None
+
+    async def locate(self, failed: Place | None, hint: Exception | None) -> Place:
+        if self._cluster is None:
+            nodes = [ClusterNode(host, port) for host, port in dict.fromkeys((*self._known, *self._places))]
+            self._cluster = RedisCluster(startup_nodes=nodes, **self._options)
+        manager = self._cluster.nodes_manager
+        try:
+            if isinstance(hint, MovedError) and hint.host and self._slot in manager.slots_cache:
+                await manager.move_slot(hint)
+            else:
+                # The one that failed is asked last: frozen, it would cost its time-out.
+                await manager.initialize(last_failed_node_name=None if failed is None else f"{failed[0]}:{failed[1]}")
+            node = manager.get_node_from_slot(self._slot)
+        except RedisClusterException as error:
+            # What is known of it may be outdated as a whole: the next time begins with the given nodes as well.
+            await self.aclose()
+            raise RedisConnectionError(type(error).__name__) from error
+        self._known = tuple((str(known.host), int(known.port)) for known in manager.nodes_cache.values())
+        return str(node.host), int(node.port)
+
+    async def aclose(self) -> None:
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.nodes_manager.aclose()
+            await cluster.nodes_manager.aclose("startup_nodes")
+
+
+def _bounded(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **options,
+        "protocol": 3,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": ANSWER_S,
+        "socket_connect_timeout": ANSWER_S,
+    }

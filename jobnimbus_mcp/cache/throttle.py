@@ -1,0 +1,53 @@
+"""How long an origin that failed is left alone by readers who have something to serve."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jobnimbus_mcp.cache.lru import Bounded
+
+__all__ = ["THROTTLE_LONGEST_S", "THROTTLE_S", "Throttle", "throttle_s"]
+
+THROTTLE_S = 30.0
+"""After a first failure. Ten times shorter, and an origin that is down is asked by every stale read's refresh; ten
+times longer, and stale answers go on for minutes after it is back."""
+
+THROTTLE_LONGEST_S = 300.0
+
+_REMEMBERED = 4096
+
+
+def throttle_s(failures: int) -> float:
+    """The pause after so many failures in a row, at least one."""
+    return min(THROTTLE_LONGEST_S, THROTTLE_S * 2.0 ** min(max(failures, 1) - 1, 10))
+
+
+class _Pause(NamedTuple):
+    failures: int
+    until: float
+
+
+class Throttle:
+    """This process's own memory of failures by key, in monotonic seconds: beside the one that all share in the store,
+    it spares a round trip, and it counts while the store is away."""
+
+    def __init__(self) -> None:
+        self._pauses: Bounded[str, _Pause] = Bounded(_REMEMBERED)
+
+    def holds(self, key_text: str, now: float) -> bool:
+        """Must whoever has something to serve leave the origin alone?"""
+        pause = self._pauses.get(key_text)
+        return pause is not None and now < pause.until
+
+    def failed(self, key_text: str, now: float) -> None:
+        pause = self._pauses.get(key_text)
+        failures = 1 if pause is None else pause.failures + 1
+        self._pauses.put(key_text, _Pause(failures, now + throttle_s(failures)))
+
+    def told(self, key_text: str, until: float) -> None:
+        """Another process's fetch failed, and the store says until when to wait."""
+        pause = self._pauses.get(key_text)
+        self._pauses.put(key_text, _Pause(0 if pause is None else pause.failures, until))
+
+    def worked(self, key_text: str) -> None:
+        self._pauses.discard(key_text)
