@@ -39,7 +39,8 @@ lint: $(STAMP) ## style, types and who may import whom
 check-long: $(STAMP) ## the suite with many more examples, and the tests marked long
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 900 $(PYTEST_ARGS)
 
-bench: $(STAMP) ## every benchmark; needs redis-server on PATH
+bench: $(STAMP) ## every benchmark; needs redis-server on PATH, and installs the caches to compare with
+	$(PIP) install --quiet --editable '.[bench]'
 	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
 
 clean: ## remove what the targets made

@@ -4,8 +4,8 @@
 
 Starts its own redis-server and replicas, each an engine in a process of its own. Goals:
 - an invalidation takes no longer with 1,000,000 keys under the account than with 1,000 (within 1.5 times);
-- from a webhook's invalidation until three idle replicas are coherent takes at most 1 ms more than the bare append, which
-  is the same call where nobody is registered;
+- from a webhook's invalidation until three idle replicas are coherent takes at most 1 ms more than the bare append,
+  which is the same call where nobody is registered;
 - 1,000 concurrent cold reads over 4 processes make one load; when the process that loads is killed meanwhile, at most
   two, and nobody waits longer than the flight lease and a load.
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 import uvloop
 from replica import Wiring
-from rig import Child, Goals, RedisProcess, child, machine, percentile, redis_process
+from rig import Child, Goals, Lines, RedisProcess, child, machine, percentile, redis_process
 
 from jobnimbus_mcp.cache.ports import FLIGHT_LEASE_S
 
@@ -37,6 +37,8 @@ PROCESSES, READERS, LOAD_S = 4, 250, 0.2
 DYING_LOAD_S = 1.0
 SCHEDULING_S = 1.0
 """A thousand readers of four processes on few cores wake one after the other."""
+PATIENCE_S = 0.5
+"""REDIS_COMMAND_TIMEOUT_MS here: no process of a machine that does other things is to be mistaken for a lost Redis."""
 UNHEARD = "guilford"
 """An account of which no replica holds anything."""
 
@@ -44,13 +46,13 @@ HERE = Path(__file__).parent
 
 
 @asynccontextmanager
-async def replicas(server: RedisProcess, number: int, *, tenants: tuple[str, ...] = ("stamford",)) -> AsyncIterator[list[Child]]:
+async def replicas(
+    server: RedisProcess, number: int, *, tenants: tuple[str, ...] = ("stamford",)
+) -> AsyncIterator[list[Child]]:
     """So many, in step with the log."""
     async with AsyncExitStack() as stack:
-        wiring = Wiring(server.url, tenants=tenants)
-        started = [
-            await stack.enter_async_context(child(str(HERE / "replica.py"), wiring.text)) for _ in range(number)
-        ]
+        wiring = Wiring(server.url, tenants=tenants, command_timeout_s=PATIENCE_S)
+        started = [await stack.enter_async_context(child(str(HERE / "replica.py"), wiring.text)) for _ in range(number)]
         for one in started:
             await one.ask("in_step")
             await one.ask("hits", rounds=10, identifier="warm")
@@ -74,7 +76,7 @@ async def keys_and_bumps(server: RedisProcess, keys: int, rounds: int, goals: Go
         began = time.monotonic()
         await asyncio.to_thread(filled, server, 0, keys)
         print(f"filled with {keys:,} keys in {time.monotonic() - began:.0f} s", flush=True)
-        wiring = [Wiring(one.url, l1_bytes=0) for one in (other, server)]
+        wiring = [Wiring(one.url, l1_bytes=0, command_timeout_s=PATIENCE_S) for one in (other, server)]
         taken: list[list[float]] = [[], []]
         async with AsyncExitStack() as stack:
             pair = [await stack.enter_async_context(child(str(HERE / "replica.py"), one.text)) for one in wiring]
@@ -110,12 +112,11 @@ async def webhook_to_coherent(server: RedisProcess, rounds: int, goals: Goals) -
 
 
 async def stampede(server: RedisProcess, directory: str, goals: Goals) -> None:
-    log = Path(directory, "loads")
-    log.touch()
+    log = Lines(Path(directory, "loads"))
     async with replicas(server, PROCESSES) as started:
-        asked: dict[str, Any] = {"identifier": "cold", "readers": READERS, "takes_s": LOAD_S, "log": str(log)}
+        asked: dict[str, Any] = {"identifier": "cold", "readers": READERS, "takes_s": LOAD_S, "log": log.file}
         told = await asyncio.gather(*(one.ask("stampede", **asked) for one in started))
-    loads, longest_s = len(log.read_text().split()), max(one["longest_s"] for one in told)
+    loads, longest_s = len(log.all()), max(one["longest_s"] for one in told)
     failed = sum(len(one["failures"]) for one in told)
     goals.check(
         f"{PROCESSES * READERS:,} cold reads over {PROCESSES} processes make one load",
@@ -125,20 +126,19 @@ async def stampede(server: RedisProcess, directory: str, goals: Goals) -> None:
 
 
 async def leader_killed(server: RedisProcess, directory: str, goals: Goals) -> None:
-    log = Path(directory, "loads of who dies")
-    log.touch()
+    log = Lines(Path(directory, "loads of who dies"))
     async with replicas(server, PROCESSES) as started:
-        asked: dict[str, Any] = {"identifier": "dying", "readers": READERS, "takes_s": DYING_LOAD_S, "log": str(log)}
+        asked: dict[str, Any] = {"identifier": "dying", "readers": READERS, "takes_s": DYING_LOAD_S, "log": log.file}
         asking = [asyncio.create_task(one.ask("stampede", **asked)) for one in started]
         async with asyncio.timeout(10):
-            while not (leaders := log.read_text().split()):  # noqa: ASYNC110 - another process writes it
+            while not (leaders := log.all()):  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.01)
         await asyncio.sleep(DYING_LOAD_S / 2)
         dead = next(one for one in started if one.process.pid == int(leaders[0]))
         dead.signal(signal.SIGKILL)
         ended = await asyncio.gather(*asking, return_exceptions=True)
     told = [one for one in ended if isinstance(one, dict)]
-    loads, longest_s = len(log.read_text().split()), max(one["longest_s"] for one in told)
+    loads, longest_s = len(log.all()), max(one["longest_s"] for one in told)
     failed = sum(len(one["failures"]) for one in told)
     bound_s = FLIGHT_LEASE_S + DYING_LOAD_S + SCHEDULING_S
     goals.check(

@@ -9,16 +9,15 @@ changed and webhooks posted meanwhile. Faults strike one after the other, at ran
 checked: processes are killed and started again; Redis, or a process, is frozen; Redis is flushed, fails over to a
 replica that lost the last writes, loses single keys; a process's way to Redis breaks or falls silent.
 
-Every read is checked: it may not tell of less than had been acknowledged when it began (`bounded`: a lease before; `any`:
-unless it says that it is stale). Exits 1 when one does, when a read fails, or when the run proves nothing, because what
-is dangerous did not happen in it. `--broken RULE` breaks one rule of the protocol on purpose: then it exits 0 only if
-that is found.
+Every read is checked: it may not tell of less than had been acknowledged when it began (`bounded`: a lease before;
+`any`: unless it says that it is stale). Exits 1 when one does, when a read fails, or when the run proves nothing,
+because what is dangerous did not happen in it. `--broken RULE` breaks one rule of the protocol on purpose: then it
+exits 0 only if that is found.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections import Counter
 
@@ -88,7 +87,13 @@ def main() -> None:
         needed: tuple[str, ...] = ("status hit", "status miss", "webhook 200")
     else:
         run = uvloop.run(check_engine(reads, faults, given.seed, given.broken, given.most_s))
-        needed = ("cache_reads hit,l1", "cache_reads hit,l2", "cache_reads miss", "cache_fills stored", "cache_fills raced")
+        needed = (
+            "cache_reads hit,l1",
+            "cache_reads hit,l2",
+            "cache_reads miss",
+            "cache_fills stored",
+            "cache_fills raced",
+        )
     report(run)
     if given.broken:
         print("caught" if run.sweep.violations else "NOT CAUGHT")

@@ -14,6 +14,7 @@ import struct
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -30,7 +31,7 @@ from jobnimbus_mcp.cache.question import Question
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.errors import CacheUnavailable, UpstreamError, UpstreamServerError
 
-__all__ = ["ACK", "BROKEN", "HEAD", "MODES", "READ", "REGISTER", "SLICE_S", "Part", "tenant_of"]
+__all__ = ["ACK", "BROKEN", "HAND_OVER_S", "HEAD", "MODES", "READ", "REGISTER", "Part", "tenant_of"]
 
 HEAD = struct.Struct("<cI")
 READ = struct.Struct("<dIHBB")
@@ -42,7 +43,7 @@ MODES = (Mode.BARRIER, Mode.STRICT, Mode.BOUNDED, Mode.ANY)
 WEIGHTS = (70, 20, 5, 5)
 TENANTS = ("stamford", "guilford")
 
-SLICE_S = 0.05
+HAND_OVER_S = 0.05
 """How often batches are handed over."""
 
 
@@ -118,6 +119,7 @@ class Worker:
         self._chance = random.Random(part.seed)
         self._reads = bytearray()
         self._acks = bytearray()
+        self._loaders = [partial(self._load, register) for register in range(part.registers)]
         self._questions = [self._question(register) for register in range(part.registers)]
 
     async def run(self) -> None:
@@ -134,7 +136,7 @@ class Worker:
         policy = Policy(3600) if register % 3 else Policy(1.0, stale_s=0.3, error_s=5.0, soft_s=0.1)
         return {mode: Question(key, ("jobs", f"job:{register}"), policy, mode=mode) for mode in MODES}
 
-    async def _load(self, register: int) -> Loaded:
+    async def _load(self, register: int, _call: Call) -> Loaded:
         # read first and delivered late, so that bumps and other loads overtake it
         chance = self._chance.random()
         (version,) = REGISTER.unpack_from(self._source, register * REGISTER.size)
@@ -154,7 +156,7 @@ class Worker:
                 try:
                     outcome = await cache.read(
                         self._questions[register][MODES[mode]],
-                        lambda call, register=register: self._load(register),
+                        self._loaders[register],
                         call=Call.begin(clock, "r"),
                         max_age_s=max_age_s,
                     )
@@ -181,9 +183,7 @@ class Worker:
             REGISTER.pack_into(self._source, at, version + 1)
             tags = ("jobs",) if chance.random() < 0.05 else (tag,)
             try:
-                await invalidator.append_and_bump(
-                    tenant_of(register), tags, notice(clock, tag), Call.begin(clock, "w")
-                )
+                await invalidator.append_and_bump(tenant_of(register), tags, notice(clock, tag), Call.begin(clock, "w"))
             except CacheUnavailable:
                 self._counts.count("write_refused")
                 continue  # not acknowledged: nobody owes it
@@ -192,10 +192,15 @@ class Worker:
     async def _hand_over_for_ever(self) -> None:
         out = sys.stdout.buffer
         while True:
-            await asyncio.sleep(SLICE_S)
+            await asyncio.sleep(HAND_OVER_S)
             until = struct.pack("<d", self._own.clock.monotonic())
             told, self._counts.sums = self._counts.sums, Counter()
-            for kind, rows in ((b"A", self._acks), (b"R", self._reads), (b"C", json.dumps(told).encode()), (b"U", until)):
+            for kind, rows in (
+                (b"A", self._acks),
+                (b"R", self._reads),
+                (b"C", json.dumps(told).encode()),
+                (b"U", until),
+            ):
                 out.write(HEAD.pack(kind, len(rows)) + rows)
             out.flush()
             self._acks, self._reads = bytearray(), bytearray()

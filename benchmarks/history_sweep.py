@@ -1,4 +1,4 @@
-"""The checker: what each read owed when it began, told by what had been acknowledged by then. Online, in bounded memory.
+"""The checker: what each read owed when it began, by what had been acknowledged then. Online, in bounded memory.
 
 Versions of a register are written by one writer and acknowledged in their order, so the highest acknowledged before a
 read began is what it owes. All times are of one monotonic clock.

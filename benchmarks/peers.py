@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -153,7 +154,7 @@ async def _loaded(load: Load) -> str:
     return value
 
 
-PEERS = {
+PEERS: dict[str, Callable[[str], Subject]] = {
     "bare GET": BareRedis,
     "cashews": Cashews,
     "cashews client_side": lambda url: Cashews(url, client_side=True),

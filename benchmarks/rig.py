@@ -32,6 +32,7 @@ __all__ = [
     "Child",
     "Cluster",
     "Goals",
+    "Lines",
     "RedisProcess",
     "Sentinels",
     "child",
@@ -111,6 +112,24 @@ async def medians_us(rounds: int, operations: Mapping[str, Callable[[], Awaitabl
                 await operation()
                 taken[name].append((time.perf_counter() - began) * 1e6)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+class Lines:
+    """A file that several processes add lines to."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = str(file)
+
+    def add(self, line: str) -> None:
+        # a short append is one write, so that lines of several processes do not mix
+        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(handle, line.encode() + b"\n")
+        finally:
+            os.close(handle)
+
+    def all(self) -> list[str]:
+        return Path(self.file).read_text().splitlines() if os.path.exists(self.file) else []
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
@@ -313,7 +332,7 @@ class Cluster:
     """Three primaries with a replica each."""
 
     def __init__(self, directory: str, node_timeout_ms: int = 1_000) -> None:
-        arguments = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
+        arguments: tuple[str, ...] = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
         arguments += ("--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0")
         self.nodes = [
             RedisProcess(_folder(directory, f"node{number}"), *arguments, port=free_port(below=55_000))

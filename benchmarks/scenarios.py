@@ -1,4 +1,4 @@
-"""The work that every cache library is given alike: hits, a stampede, an invalidation during a fill, writes by turns."""
+"""The work that every cache is given alike: hits, a stampede, an invalidation during a fill, writes by turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rig import medians_us, percentile, record
+from rig import Lines, medians_us, percentile, record
 
 __all__ = ["HIT_BYTES", "Load", "Scenarios", "Subject", "timed_us"]
 
@@ -66,9 +66,10 @@ class Scenarios:
         """So many reads at once of what is nowhere kept; each load leaves a line in the file `log`."""
         taken: list[float] = []
         failures: list[str] = []
+        loads = Lines(log)
 
         def begin() -> str:
-            _line(log)
+            loads.add(str(os.getpid()))
             return record(HIT_BYTES).decode()
 
         async def reader() -> None:
@@ -115,12 +116,3 @@ async def timed_us(operation: Callable[[], Awaitable[object]]) -> float:
     began = time.perf_counter()
     await operation()
     return (time.perf_counter() - began) * 1e6
-
-
-def _line(file: str) -> None:
-    """A short append is one write, so that lines of several processes do not mix."""
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(handle, b"%d\n" % os.getpid())
-    finally:
-        os.close(handle)

@@ -40,13 +40,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """What a Redis says of itself; None where it does not tell (managed services hide some)."""
+    """What a Redis says of itself; None where it does not tell (managed services hide some).
+
+    `found`: where Sentinels or a cluster led to, in words; empty of a server with a fixed address. `tls`: the way there
+    is encrypted. `user`: as whom it was asked.
+    """
 
     version: str
     ping_ms: float
     eviction: str | None = None
     memory_max_bytes: int | None = None
     append_only: bool | None = None
+    found: str = ""
+    tls: bool = False
+    user: str | None = None
 
 
 class StoreAway(Exception):
@@ -94,6 +101,7 @@ async def _store(settings: Settings, probes: Probes) -> list[Finding]:
         return [Finding(Level.BAD, "redis", said)]
     return [
         _reachable(settings, address, facts),
+        _access(facts),
         _version(facts),
         _eviction(facts),
         _persistence(facts),
@@ -105,7 +113,13 @@ def _reachable(settings: Settings, address: str, facts: StoreFacts) -> Finding:
     if facts.ping_ms * 2 > bound_ms:
         said = f"{address} answers in {facts.ping_ms:.1f} ms, too near to REDIS_COMMAND_TIMEOUT_MS={bound_ms}. "
         return Finding(Level.WARN, "redis", said + "Put it nearer, or raise the bound.")
-    return Finding(Level.OK, "redis", f"{address} answers in {facts.ping_ms:.1f} ms.")
+    found = f" ({facts.found})" if facts.found else ""
+    return Finding(Level.OK, "redis", f"{address}{found} answers in {facts.ping_ms:.1f} ms.")
+
+
+def _access(facts: StoreFacts) -> Finding:
+    way = "with TLS" if facts.tls else "without TLS, which is for a network of your own only"
+    return Finding(Level.OK, "redis access", f"as user {facts.user or '(it does not tell)'}, {way}.")
 
 
 def _version(facts: StoreFacts) -> Finding:

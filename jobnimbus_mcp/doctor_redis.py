@@ -5,25 +5,35 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from jobnimbus_mcp.cache.address import Address, Kind, parse
+from jobnimbus_mcp.cache.connect_redis import connect
+from jobnimbus_mcp.cache.locate_redis import NotLocated
+from jobnimbus_mcp.cache.pool_redis import ReadyPool
 from jobnimbus_mcp.doctor import StoreAway, StoreFacts
 
 __all__ = ["store_facts"]
 
 
-async def store_facts(url: str, *, timeout_s: float = 5.0) -> StoreFacts:
+async def store_facts(url: str, *, tenant: str = "default", timeout_s: float = 5.0) -> StoreFacts:
     """The facts of the server at `url`, each command bounded by `timeout_s`: generous, for doctor measures as well.
+
+    Behind Sentinels they are the master's, in a cluster those of the node that has `tenant`'s slot.
 
     Raises:
         StoreAway: not reachable, or it refuses the credentials; the message holds neither.
     """
-    client = redis.asyncio.Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), protocol=3
+    address = parse(url)
+    client = connect(
+        url,
+        tenant=tenant,
+        max_connections=1,
+        connect_timeout_s=timeout_s,
+        read_timeout_s=timeout_s,
+        max_retries=0,
     )
     try:
         await client.ping()
@@ -32,10 +42,15 @@ async def store_facts(url: str, *, timeout_s: float = 5.0) -> StoreFacts:
         await client.ping()
         ping_ms = (time.perf_counter() - began) * 1_000
         info = await _info(client)
+        found = await _found(client, address)
+        user = await _user(client) or address.username
     except AuthenticationError as refused:
         raise StoreAway("it refuses the password") from refused
     except RedisTimeoutError as late:
         raise StoreAway("no answer in time") from late
+    except NotLocated as lost:
+        asked = "no Sentinel names its master" if address.kind is Kind.SENTINEL else "no node of the cluster answers"
+        raise StoreAway(asked) from lost
     except (RedisError, OSError) as failed:
         raise StoreAway(type(failed).__name__) from failed
     finally:
@@ -46,12 +61,37 @@ async def store_facts(url: str, *, timeout_s: float = 5.0) -> StoreFacts:
         eviction=info.get("maxmemory_policy"),
         memory_max_bytes=info.get("maxmemory"),
         append_only=bool(info["aof_enabled"]) if "aof_enabled" in info else None,
+        found=found,
+        tls=address.tls is not None,
+        user=user,
     )
 
 
-async def _info(client: redis.asyncio.Redis) -> dict[str, Any]:
+async def _info(client: Redis) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = await client.info()
     except ResponseError:
         return {}  # managed services may refuse INFO; what it would have told is then "does not tell"
     return answer
+
+
+async def _found(client: Redis, address: Address) -> str:
+    pool = client.connection_pool
+    if not isinstance(pool, ReadyPool) or pool.place is None:
+        return ""
+    host, port = pool.place
+    if address.kind is Kind.SENTINEL:
+        return f"the master is {host}:{port}"
+    try:
+        told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+    except ResponseError:
+        return f"a cluster; asked was {host}:{port}"  # not among the rights that the server needs
+    return f"{told.get('cluster_size')} primaries; asked was {host}:{port}"
+
+
+async def _user(client: Redis) -> str | None:
+    try:
+        name: Any = await client.acl_whoami()
+    except ResponseError:
+        return None  # not among the rights that the server needs
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)

@@ -16,8 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -33,6 +35,9 @@ PERMANENT_KEYS = re.compile(r"jobnimbus-sys:\{[^}]*\}:(epoch|run|log|stats|fleet
 """Keys that may live for ever: one of each per account, the log bounded by its own trimming."""
 
 START_BOUND_S = 10.0
+
+SLOTS = 16_384
+_REPLICATING = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -85,8 +90,9 @@ class RedisServer:
         self._binary = binary
         self._arguments = arguments
         self._directory = tempfile.mkdtemp(prefix="jobnimbus-mcp-redis-")
-        self.port = _free_port() if port is None else port
+        self.port = port or (_free_cluster_port() if "--cluster-enabled" in arguments else _free_port())
         self._wait = wait
+        self.tls_port = 0
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process = self._spawn()
 
@@ -97,6 +103,12 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A plain synchronous client; the caller closes it."""
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+
+    def own_all_slots(self) -> None:
+        """Be a cluster of one."""
+        with self.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+            eventually(lambda: client.cluster("INFO")["cluster_state"] == "ok", "the node takes commands")
 
     def restart(self) -> None:
         """A new, empty process on the same port."""
@@ -202,7 +214,8 @@ class RedisSentinels:
 
     def named(self) -> RedisServer:
         """The server that is named now."""
-        (one,) = [server for server in self.servers if server.port == self.master_port()]
+        port = self.master_port()
+        (one,) = [server for server in self.servers if server.port == port]
         return one
 
     def close(self) -> None:
@@ -229,10 +242,6 @@ class RedisSentinels:
         return True
 
 
-_REPLICATING = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
-SLOTS = 16_384
-
-
 class RedisCluster:
     """Three primaries with a replica each."""
 
@@ -243,7 +252,7 @@ class RedisCluster:
             *_REPLICATING,
             *arguments,
         )
-        self.nodes = [RedisServer(binary, *options, port=_free_cluster_port(), wait=False) for _ in range(6)]
+        self.nodes = [RedisServer(binary, *options, wait=False) for _ in range(6)]
         self.url = f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:3])}"
 
     def wait(self) -> None:
@@ -275,15 +284,14 @@ class RedisCluster:
         raise AssertionError("no node")
 
     def move(self, tenant: str, new: RedisServer) -> None:
-        """Give the tenant's slot, as it is on `new` (that is, empty), to that node."""
-        slot, its = int(self._asked(new, "CLUSTER", "KEYSLOT", tenant)), self._asked(new, "CLUSTER", "MYID")
-        old = self.owner(tenant)
-        with old.client() as client:
-            keys = client.keys(f"*{{{tenant}}}*")
-            if keys:
-                client.delete(*keys)
+        """Give the tenant's slot to another node, keys included, as an operator does."""
+        slot, old = int(self._asked(new, "CLUSTER", "KEYSLOT", tenant)), self.owner(tenant)
+        self._asked(new, "CLUSTER", "SETSLOT", slot, "IMPORTING", self._asked(old, "CLUSTER", "MYID"))
+        self._asked(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", self._asked(new, "CLUSTER", "MYID"))
+        for key in self._asked(old, "CLUSTER", "GETKEYSINSLOT", slot, 1_000):
+            self._asked(old, "MIGRATE", "127.0.0.1", new.port, key, 0, 5_000)
         for node in (new, old, *(node for node in self.nodes[:3] if node not in (new, old))):
-            self._asked(node, "CLUSTER", "SETSLOT", slot, "NODE", its)
+            self._asked(node, "CLUSTER", "SETSLOT", slot, "NODE", self._asked(new, "CLUSTER", "MYID"))
 
     def close(self) -> None:
         for node in self.nodes:
@@ -309,6 +317,17 @@ class RedisCluster:
         if isinstance(reply, bytes):
             return reply.decode()
         return reply
+
+
+Group = TypeVar("Group", RedisSentinels, RedisCluster)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What servers keep on disk by default is kept under a home of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -359,26 +378,119 @@ def start_redis(redis_binary: str) -> Iterator[Callable[..., RedisServer]]:
         server.close()
 
 
-@pytest.fixture
+@contextmanager
+def _standing(group: Group) -> Iterator[Group]:
+    try:
+        group.wait()
+        yield group
+    finally:
+        group.close()
+
+
+@pytest.fixture(scope="module")
 def redis_sentinel(redis_binary: str) -> Iterator[RedisSentinels]:
-    """A primary, a replica and three Sentinels, this test's own."""
-    sentinels = RedisSentinels(redis_binary)
-    try:
-        sentinels.wait()
+    """A primary, a replica and three Sentinels. Tests that hurt theirs take `start_sentinels`."""
+    with _standing(RedisSentinels(redis_binary)) as sentinels:
         yield sentinels
-    finally:
-        sentinels.close()
+
+
+@pytest.fixture(scope="module")
+def redis_cluster(redis_binary: str) -> Iterator[RedisCluster]:
+    """A cluster of three primaries and three replicas. Tests that hurt theirs take `start_cluster`."""
+    with _standing(RedisCluster(redis_binary)) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def redis_cluster(redis_binary: str) -> Iterator[RedisCluster]:
-    """A cluster of three primaries and three replicas, this test's own."""
-    cluster = RedisCluster(redis_binary)
-    try:
-        cluster.wait()
-        yield cluster
-    finally:
-        cluster.close()
+def start_sentinels(redis_binary: str) -> Iterator[Callable[[], RedisSentinels]]:
+    """Starts ones that this test may hurt."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_standing(RedisSentinels(redis_binary)))
+
+
+@pytest.fixture
+def start_cluster(redis_binary: str) -> Iterator[Callable[[], RedisCluster]]:
+    """Starts one that this test may hurt."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_standing(RedisCluster(redis_binary)))
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files of an authority, and of a certificate of its for 127.0.0.1 and localhost."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    @property
+    def server_arguments(self) -> tuple[str, ...]:
+        """Of a server or a Sentinel, beside its port."""
+        files = ("--tls-cert-file", self.certificate, "--tls-key-file", self.key, "--tls-ca-cert-file", self.authority)
+        return *map(str, files), "--tls-auth-clients", "optional"
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Made for this run; nobody else trusts them."""
+    folder = tmp_path_factory.mktemp("certificates")
+    made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
+    request = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for arguments in (
+        (*request, "-x509", "-days", "2", "-subj", "/CN=tests", "-keyout", folder / "ca.key", "-out", made.authority),
+        (*request, "-subj", "/CN=localhost", "-keyout", made.key, "-out", folder / "server.csr"),
+        (
+            *("x509", "-req", "-in", folder / "server.csr", "-CA", made.authority, "-CAkey", folder / "ca.key"),
+            *("-CAcreateserial", "-days", "2", "-extfile", folder / "names", "-out", made.certificate),
+        ),
+    ):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30)
+    return made
+
+
+@pytest.fixture
+def start_tls(start_redis: Callable[..., RedisServer], certificates: Certificates) -> Callable[..., RedisServer]:
+    """As `start_redis`; speaks TLS at `tls_port`, and for the tests' own use plainly at `port`."""
+
+    def start(*arguments: str) -> RedisServer:
+        tls_port = _free_cluster_port()
+        server = start_redis(*certificates.server_arguments, "--tls-port", str(tls_port), *arguments)
+        server.tls_port = tls_port
+        return server
+
+    return start
+
+
+@pytest.fixture
+def redis_tls(start_tls: Callable[..., RedisServer]) -> RedisServer:
+    return start_tls()
+
+
+LEAST_RIGHTS = (
+    "resetchannels ~jobnimbus:* ~jobnimbus-sys:* -@all +ping +select +eval +evalsha +script|load +info +time +scan "
+    "+exists +expire +pexpire +persist +pttl +ttl +unlink +get +getrange +mget +set +strlen "
+    "+hdel +hget +hgetall +hincrby +hlen +hset +hsetnx +xadd +xrange +xread +xrevrange"
+)
+"""ACL rules of a user that the server can do with."""
+
+CLUSTER_RIGHTS = "+cluster|slots"
+"""What it needs in a cluster beyond these."""
+
+
+@pytest.fixture(scope="session")
+def least_rights() -> tuple[str, str]:
+    """ACL rules of a user that the server can do with, and what it needs in a cluster beyond these."""
+    return LEAST_RIGHTS, CLUSTER_RIGHTS
+
+
+@pytest.fixture
+def redis_acl_url(redis_server: RedisServer, redis_url: str) -> Iterator[str]:
+    """The server's URL for a user who has the least rights that do."""
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "jobnimbus", "reset", "on", ">p@ss/w:rd", *LEAST_RIGHTS.split())
+        yield redis_url.replace("redis://", "redis://jobnimbus:p%40ss%2Fw%3Ard@")
+        client.execute_command("ACL", "DELUSER", "jobnimbus")
 
 
 @pytest.fixture

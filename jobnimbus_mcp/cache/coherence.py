@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from jobnimbus_mcp.cache.applied_log import AppliedLog
-from jobnimbus_mcp.cache.ports import ANYBODY, L1_LEASE_S, START, Ears, Heard, Store, StoreError, StoreUnreachable
+from jobnimbus_mcp.cache.ports import L1_LEASE_S, START, Ears, Heard, Store, StoreError, StoreUnreachable
 from jobnimbus_mcp.cache.wakes import Bell, Waiting, Wakes
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
@@ -260,9 +260,7 @@ class Coherence:
         """Take from the fleet whoever stands there just as at the last sweep."""
         now = await self._store.behind(tenant, _LAST_POSITION, Call.begin(self._clock, "coherence"))
         gone: dict[str, bytes | None] = {
-            name: value
-            for name, value in now.items()
-            if one.others.get(name) == value and name not in (self._instance, ANYBODY)
+            name: value for name, value in now.items() if one.others.get(name) == value and name != self._instance
         }
         if gone:
             await self._store.strike(tenant, gone, Call.begin(self._clock, "coherence"))

@@ -45,12 +45,20 @@ class Commands:
         self._reported = State.CLOSED
 
     async def sent(
-        self, operation: str, call: Call, send: Callable[[], Awaitable[T]], *, past_breaker: bool = False
+        self,
+        operation: str,
+        call: Call,
+        send: Callable[[], Awaitable[T]],
+        *,
+        past_breaker: bool = False,
+        background: bool = False,
     ) -> T:
         """Send one command when there is room; whatever happened meanwhile to the call or the breaker counts.
 
         `past_breaker`: an invalidation is worth its time-out also while the breaker is open. Nobody sends it again, and
-        a store that is back before the breaker knows would cost the tenant everything that is kept.
+        a store that is back before the breaker knows would cost the tenant everything that is kept. `background`: the
+        failure of what nobody waits for opens no breaker, or a restart that no call has noticed would cost them the
+        cache for as long as it stays open.
         """
         if not call.store_usable:
             raise StoreNotTried("unreachable")
@@ -61,14 +69,16 @@ class Commands:
                 call.store_usable = False
                 raise StoreNotTried
             try:
-                return await self.tried(operation, send, self.timeout_s)
+                return await self.tried(operation, send, self.timeout_s, background=background)
             except StoreOutOfMemory:
                 raise
             except StoreError:
                 call.store_usable = False
                 raise
 
-    async def tried(self, operation: str, send: Callable[[], Awaitable[T]], within_s: float) -> T:
+    async def tried(
+        self, operation: str, send: Callable[[], Awaitable[T]], within_s: float, *, background: bool = False
+    ) -> T:
         """Await an admitted command and report its end to the breaker exactly once."""
         began = self._clock.monotonic()
         try:
@@ -78,24 +88,24 @@ class Commands:
             if error.stalled:
                 self.breaker.abandoned(began)
             else:
-                self._failed(operation, "timeout", began)
+                self._failed(operation, "timeout", self._blamed(background), began)
             raise StoreTimeout("event loop held up" if error.stalled else "") from error
         except StoreOutOfMemory as error:
             self.breaker.succeeded(began)
             self._recorder.count("cache_errors", operation=operation, reason=error.reason)
             raise
         except StoreReadOnly as error:
-            self._failed(operation, error.reason, began, for_good=True)
+            self._failed(operation, error.reason, self.breaker.abandoned if background else self.breaker.refused, began)
             raise
         except StoreError as error:
-            self._failed(operation, error.reason, began)
+            self._failed(operation, error.reason, self._blamed(background), began)
             raise
         except asyncio.CancelledError:
             self.breaker.abandoned(began)
             raise
         except Exception as error:  # the boundary to a driver: whatever it lets through is a failure of the store
             structlog.get_logger().warning("cache store failed", operation=operation, error=type(error).__name__)
-            self._failed(operation, "unreachable", began)
+            self._failed(operation, "unreachable", self._blamed(background), began)
             raise StoreError(type(error).__name__) from error
         self.breaker.succeeded(began)
         self._recorder.observe("store_seconds", self._clock.monotonic() - began, operation=operation)
@@ -103,12 +113,11 @@ class Commands:
             self._report()
         return result
 
-    def _failed(self, operation: str, reason: str, began: float, *, for_good: bool = False) -> None:
-        """`for_good`: whoever asks next is told the same."""
-        if for_good:
-            self.breaker.refused(began)
-        else:
-            self.breaker.failed(began)
+    def _blamed(self, background: bool) -> Callable[[float], None]:
+        return self.breaker.abandoned if background else self.breaker.failed
+
+    def _failed(self, operation: str, reason: str, blame: Callable[[float], None], began: float) -> None:
+        blame(began)
         self._recorder.count("cache_errors", operation=operation, reason=reason)
         self._report(reason)
 

@@ -53,6 +53,8 @@ def connect(
         "socket_connect_timeout": connect_timeout_s,
         # On, as it is with RESP3 by default, the pool no longer looks for unread data in a connection it hands out.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        # Two commands less for each connection, and two rights less for the user.
+        "driver_info": None,
         "username": where.username,
         "password": where.password,
         "db": where.database,
@@ -95,7 +97,9 @@ def locator_of(address: Address, tenant: str | None) -> Locator | None:
     if address.kind is Kind.CLUSTER:
         if not tenant:
             raise ValueError("in a cluster a client is one tenant's")
-        return ClusterLocator(address.places, tenant, {"username": address.username, "password": address.password} | tls)
+        return ClusterLocator(
+            address.places, tenant, {"username": address.username, "password": address.password} | tls
+        )
     return None
 
 

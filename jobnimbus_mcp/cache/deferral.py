@@ -23,6 +23,9 @@ ADOPT_EVERY_S = 10.0
 JOURNAL_WITHIN_S = 2.0
 """A disk that takes longer is no better than none: the sender is asked to come again."""
 
+_END_WITHIN_S = 0.5
+"""Of each step at the end: a disk that hangs must not keep a process from ending."""
+
 
 class Deferral:
     """Brings lines to the journal and from there to `debts`, and sets `wake` when there is something to pay.
@@ -59,7 +62,7 @@ class Deferral:
 
     async def leave(self, tenant: str) -> bool:
         """Write down, for whoever adopts it, that the tenant owes a renewal."""
-        return await self._bounded(self._left(tenant))
+        return await self._bounded(self._left(tenant), _END_WITHIN_S)
 
     def forget(self, applied: Sequence[Kept]) -> None:
         """These lines hold now."""
@@ -67,13 +70,13 @@ class Deferral:
             self._begun(self._forgotten(applied))
 
     async def finish(self) -> None:
-        """Wait for what is under way, no longer than for any of it."""
+        """Wait for what is under way."""
         if self._working:
-            await asyncio.wait(tuple(self._working), timeout=JOURNAL_WITHIN_S)
+            await asyncio.wait(tuple(self._working), timeout=_END_WITHIN_S)
 
     async def aclose(self) -> None:
         await self.finish()
-        await self._bounded(self._closed())
+        await self._bounded(self._closed(), _END_WITHIN_S)
 
     async def _deferred(self, line: Line, cause: str) -> bool:
         kept: Kept | None = None
@@ -132,8 +135,8 @@ class Deferral:
         task.add_done_callback(self._working.discard)
         return task
 
-    async def _bounded(self, work: Coroutine[Any, Any, bool]) -> bool:
+    async def _bounded(self, work: Coroutine[Any, Any, bool], within_s: float | None = None) -> bool:
         """The work's result; False when it takes longer than it may, and goes on."""
         task = self._begun(work)
-        await asyncio.wait({task}, timeout=JOURNAL_WITHIN_S)
+        await asyncio.wait({task}, timeout=JOURNAL_WITHIN_S if within_s is None else within_s)
         return task.done() and task.result()

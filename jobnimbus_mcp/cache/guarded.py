@@ -228,11 +228,14 @@ class GuardedStore:
 
     async def renew_l1(self, tenant: str, instance: str, applied: str, *, register: bool, call: Call) -> Standing:
         return await self._sent(
-            "renew_l1", call, lambda: self._store.renew_l1(tenant, instance, applied, register=register, call=call)
+            "renew_l1",
+            call,
+            lambda: self._store.renew_l1(tenant, instance, applied, register=register, call=call),
+            background=True,
         )
 
     async def changes(self, tenant: str, after: str, call: Call) -> list[Logged]:
-        return await self._sent("changes", call, lambda: self._store.changes(tenant, after, call))
+        return await self._sent("changes", call, lambda: self._store.changes(tenant, after, call), background=True)
 
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:
         return await self._store.listen(ears, block_s=block_s)

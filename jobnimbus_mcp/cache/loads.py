@@ -133,7 +133,6 @@ class Loads:
         found = self._looks.found(question, key_text, look, None)
         if (
             found is None
-            or found.entry.etag == errand.replaces
             or course(found, question.policy) is not Course.SERVE
             or not self._young_enough(errand, found.entry.fetched_at)
         ):

@@ -20,11 +20,15 @@ from redis.exceptions import MovedError, RedisClusterException
 
 from jobnimbus_mcp.cache.address import Place
 
-__all__ = ["ClusterLocator", "Locator", "SentinelLocator"]
+__all__ = ["ClusterLocator", "Locator", "NotLocated", "SentinelLocator"]
 
 ANSWER_S = 0.5
 """How long one Sentinel or node is waited for before the next is asked: little of a failover's time, and many times
 what one that is alive takes."""
+
+
+class NotLocated(RedisConnectionError):
+    """Nobody said where the server is."""
 
 
 class Locator(Protocol):
@@ -110,6 +114,7 @@ def _bounded(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **options,
         "protocol": 3,
+        "driver_info": None,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": ANSWER_S,
         "socket_connect_timeout": ANSWER_S,

@@ -73,6 +73,11 @@ class ReadyPool(ConnectionPool):
         self._open = True
         self._told = False
 
+    @property
+    def place(self) -> Place | None:
+        """Where the locator found the server; None while it has not, and without a locator."""
+        return None if self._where is None else self._where.place
+
     async def at_hand(self) -> Any:
         """A connected connection with nothing unread in it; None when there is none. Does not wait."""
         if self._where is not None and not self._where.trusted():

@@ -30,7 +30,9 @@ DEBT_RETRY_S = 0.5
 """Between two attempts to pay a debt: long enough for a store that is away or refuses writes, short enough for those
 who still read from it."""
 
-_AT_ONCE = 16
+_AT_ONCE = 4
+"""Past the bound on commands in flight, so no more than the client has connections to spare."""
+
 _TRIES = 3
 _CLOSE_WITHIN_S = 1.5
 
@@ -98,15 +100,16 @@ class Repayer:
             async with asyncio.timeout(_CLOSE_WITHIN_S):
                 for tenant in self._debts:
                     await self._paid(tenant, self._commands.timeout_s)
-        for tenant in self._debts:
-            if not self._debts.renewal_due(tenant) or (
-                self._deferral is not None and await self._deferral.leave(tenant)
-            ):
-                structlog.get_logger().warning("invalidations wait in the journal", instance=tenant)
-            else:
-                structlog.get_logger().error("invalidation owed and lost", instance=tenant)
+        await asyncio.gather(*(self._leave(tenant) for tenant in self._debts))
         if self._deferral is not None:
             await self._deferral.aclose()
+
+    async def _leave(self, tenant: str) -> None:
+        waits = not self._debts.renewal_due(tenant)
+        if waits or (self._deferral is not None and await self._deferral.leave(tenant)):
+            structlog.get_logger().warning("invalidations wait in the journal", instance=tenant)
+        else:
+            structlog.get_logger().error("invalidation owed and lost", instance=tenant)
 
     # -- owing -------------------------------------------------------------------------------------------------------
 
@@ -271,9 +274,10 @@ class Repayer:
             self._deferral.forget(applied)
         self._settle(tenant, was=True)
         for kept, error in zip(lines, ended, strict=True):
+            if type(error) is StoreError:
+                self._unfit(kept)
+        for error in ended:
             if error is not None:
-                if type(error) is StoreError:
-                    self._unfit(kept)
                 raise error
 
     def _unfit(self, kept: Kept) -> None:

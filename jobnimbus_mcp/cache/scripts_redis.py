@@ -96,7 +96,7 @@ class Scripts:
         """
 
         def send(connection: Any) -> Awaitable[Any]:
-            return _answer(connection, tuple(command), timeout=math.inf)
+            return _answer(connection, tuple(command), reply_s=math.inf)
 
         try:
             async with asyncio.timeout(within_s):
@@ -140,15 +140,15 @@ class Scripts:
             return await _answer(connection, ("EVAL", script.text, len(keys), *keys, *args))
 
 
-async def _answer(connection: Any, command: tuple[Any, ...], timeout: float | None = None) -> Any:
-    """One command's answer.
+async def _answer(connection: Any, command: tuple[Any, ...], reply_s: float | None = None) -> Any:
+    """One command's answer. `reply_s`: how long it is waited for, None: as long as the client does.
 
     The library's own way, with its pool, retries and metrics around every command, costs as much as the round trip.
     A connection whose command did not end, by an error or by being cancelled, is closed by `send_packed_command` or
     `read_response`.
     """
     await connection.send_packed_command(hiredis.pack_command(command), check_health=False)
-    return await connection.read_response(timeout=timeout)
+    return await connection.read_response(timeout=reply_s)
 
 
 async def translated(command: Awaitable[T]) -> T:

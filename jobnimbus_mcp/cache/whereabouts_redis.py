@@ -1,4 +1,4 @@
-"""Where the server is now: asked when there is reason to doubt it, and in the background until somebody answers there."""
+"""Where the server is now: asked when there is reason to doubt it, in the background, until somebody answers there."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobnimbus_mcp.cache.address import Place
-from jobnimbus_mcp.cache.locate_redis import Locator
+from jobnimbus_mcp.cache.locate_redis import Locator, NotLocated
 
 __all__ = ["Whereabouts"]
 
@@ -63,7 +62,7 @@ class Whereabouts:
         """Where the server is. To be bounded by the caller.
 
         Raises:
-            RedisError, OSError: nobody could say.
+            NotLocated: nobody could say.
         """
         if self._place is not None and self.trusted():
             return self._place
@@ -167,7 +166,7 @@ class Whereabouts:
             return
         for waiter in self._waiting:
             if not waiter.done():
-                failure = RedisConnectionError(type(error).__name__)
+                failure = NotLocated(type(error).__name__)
                 failure.__cause__ = error
                 waiter.set_exception(failure)
-        self._failed(error)
+        self._failed(NotLocated(type(error).__name__))

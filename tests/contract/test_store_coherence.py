@@ -16,6 +16,7 @@ from jobnimbus_mcp.cache.connect_redis import connect
 from jobnimbus_mcp.cache.key import CacheKey, entry_glob, system_key
 from jobnimbus_mcp.cache.notice import Notice, Told
 from jobnimbus_mcp.cache.ports import (
+    ANYBODY,
     FLIGHT_LEASE_S,
     FLOOR_AHEAD_S,
     FLOOR_LIFE_S,
@@ -217,6 +218,17 @@ async def test_who_asks_for_dirty_ones_gets_a_clean_one_as_a_hit(world: World) -
     assert (await look(world, dirty=True, etag=ETAG)).verdict is Verdict.NOT_MODIFIED
 
 
+async def test_a_hit_without_a_guard_has_one_made_for_it(world: World) -> None:
+    before = await look(world)
+    assert await fill(world, before)
+    for etag, verdict in (("", Verdict.HIT), (ETAG, Verdict.NOT_MODIFIED)):
+        await world.evict(system_key(T, "fill-guard"))
+        found = await look(world, etag=etag)
+        assert (found.verdict, found.vector) == (verdict, before.vector)
+        assert found.guard not in (b"", before.guard)
+        assert await fill(world, found) is True
+
+
 # -- leases of fetches ---------------------------------------------------------------------------------------------
 
 
@@ -377,6 +389,13 @@ async def test_only_who_is_waited_for_wakes(world: World, followed: bool, heard:
         await lead(world, seen, "b")
     await release(world, "a", throttle_s=30)
     assert await wakes(world) == heard
+
+
+async def test_a_kept_entry_that_nobody_waits_for_wakes_nobody(world: World) -> None:
+    seen = await look(world)
+    await lead(world, seen, "a")
+    assert await fill(world, seen, "a")
+    assert await wakes(world) == []
 
 
 # -- floors --------------------------------------------------------------------------------------------------------
@@ -602,6 +621,24 @@ async def test_an_instance_is_struck_unless_it_has_registered_anew(world: World)
     await world.store.strike(T, {}, call())
 
 
+async def test_what_the_register_knows_of_itself_is_no_instance_to_be_struck(world: World) -> None:
+    await settled(world)
+    await world.store.strike(T, {ANYBODY: None}, call())
+    told = await bump(world)
+    assert told.unknown is False
+    assert await world.store.behind(T, told.position, call()) == {}
+
+
+async def test_a_register_younger_than_a_line_says_that_somebody_unknown_may_be_behind(world: World) -> None:
+    await settled(world)
+    position = (await bump(world)).position
+    assert await world.store.behind(T, position, call()) == {}
+    await world.flush()
+    assert set(await world.store.behind(T, position, call())) == {ANYBODY}
+    await renew(world)
+    assert ANYBODY in await world.store.behind(T, position, call())
+
+
 async def test_positions_are_compared_as_numbers_and_nonsense_has_applied_nothing() -> None:
     assert has_applied(b"10-9|x", "9-10", "10-9")
     assert has_applied(b"10-10|x", "10-9", "11-0")
@@ -667,7 +704,9 @@ async def test_who_waits_is_woken_by_every_line_and_wake(world: World, by: str) 
 async def test_listening_ends_after_its_time_with_nothing(world: World) -> None:
     position = (await bump(world)).position
     task = asyncio.create_task(world.store.listen({T: Ears(position, START)}, block_s=0.15))
-    await until_listening(world, task)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
     await world.later(0.2)
     assert await asyncio.wait_for(task, 2) == {}
 

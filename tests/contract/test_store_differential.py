@@ -12,15 +12,15 @@ from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from jobnimbus_mcp.cache.codec import Entry, encode
+from jobnimbus_mcp.cache.codec import Entry, encode, peek
 from jobnimbus_mcp.cache.connect_redis import connect
 from jobnimbus_mcp.cache.key import CacheKey, entry_glob, system_key
 from jobnimbus_mcp.cache.notice import Applied, Notice, Told
-from jobnimbus_mcp.cache.ports import START, Ears, EntryRow, Lead, Logged, Seen, Store, Verdict
+from jobnimbus_mcp.cache.ports import ANYBODY, START, Ears, EntryRow, Lead, Logged, Seen, Store, Verdict
 from jobnimbus_mcp.cache.store_memory import MemoryStore
 from jobnimbus_mcp.cache.store_redis import RedisStore
 from jobnimbus_mcp.call import Call
@@ -50,7 +50,9 @@ LOSABLE = (
 )
 
 key_s, etag_s, token_s = st.sampled_from(KEYS), st.sampled_from(ETAGS), st.sampled_from(TOKENS)
-tags_s = st.lists(st.sampled_from((*EVERY_TAG, "contacts")), max_size=3, unique=True)
+look_s = st.sampled_from(
+    [("", True, False), ("", True, True), (ETAGS[0], True, False), (ETAGS[1], True, True), ("", False, False)]
+)
 
 
 class Side:
@@ -134,8 +136,9 @@ class Both(RuleBasedStateMachine):
 
     # -- entries -----------------------------------------------------------------------------------------------------
 
-    @rule(key=key_s, etag=st.one_of(st.just(""), etag_s), want=st.booleans(), dirty=st.booleans())
-    def read(self, key: CacheKey, etag: str, want: bool, dirty: bool) -> None:
+    @rule(key=key_s, look=look_s)
+    def read(self, key: CacheKey, look: tuple[str, bool, bool]) -> None:
+        etag, want, dirty = look
         answers = []
         for side in self.sides():
             seen = self.run(side.store.read(key, TAGS[key], etag, want=want, dirty=dirty, call=call()))
@@ -145,7 +148,7 @@ class Both(RuleBasedStateMachine):
 
     def told_of(self, side: Side, tags: Sequence[str], seen: Seen) -> Any:
         generations = [side.name(*one) for one in zip(("epoch", *tags), seen.vector.split(b"\n"), strict=True)]
-        value = None if seen.value is None else (len(seen.value), seen.value[20:36])
+        value = None if seen.value is None else (seen.value[20:36], len(seen.value) < 3)
         return (seen.verdict, seen.admitted, round(seen.ttl_s, -1), generations, side.name("guard", seen.guard), value)
 
     @precondition(lambda self: self.memory.seen)
@@ -160,30 +163,72 @@ class Both(RuleBasedStateMachine):
             value = encode(entry, key_text=key.text, vector=seen.vector, tags=TAGS[key], compress=True)
             answers.append(
                 self.run(
-                    side.store.fill(
-                        key, TAGS[key], seen, value, ttl_s=600, admission_s=600, token=token, call=call()
-                    )
+                    side.store.fill(key, TAGS[key], seen, value, ttl_s=600, admission_s=600, token=token, call=call())
                 )
             )
         self.same(answers)
+
+    @rule(key=key_s, etag=etag_s)
+    def refresh(self, key: CacheKey, etag: str) -> None:
+        """Look up and fill at once, which steps taken at random rarely are."""
+        self.read(key, ("", True, False))
+        self.fill(key, etag, "")
+
+    @rule(key=key_s, etag=etag_s, token=token_s, followed=st.booleans())
+    def fetch(self, key: CacheKey, etag: str, token: str, followed: bool) -> None:
+        """Look up, lead and fill."""
+        self.read(key, ("", True, False))
+        self.lead(key, token, etag, False)
+        if followed:
+            self.lead(key, "follower", "", True)
+        self.fill(key, etag, token)
+
+    @rule(
+        key=key_s,
+        etag=etag_s,
+        token=token_s,
+        change=st.sampled_from(["none", "jobs", "job:j1", "epoch", "bearer"]),
+        throttle_s=st.sampled_from([0.0, 300.0]),
+    )
+    def life_of_an_entry(self, key: CacheKey, etag: str, token: str, change: str, throttle_s: float) -> None:
+        """Kept, perhaps changed, looked up dirty, fetched in vain, and asked for again."""
+        self.refresh(key, etag)
+        if change == "epoch":
+            self.renew_epoch()
+        elif change == "bearer":
+            self.withdraw(key.bearer, False)
+        elif change != "none":
+            self.bump((change,), (), "", {change: 3})
+        self.read(key, (etag, True, True))
+        self.lead(key, token, etag, False)
+        self.lead(key, "follower", etag, True)
+        self.keep_lead(key, token)
+        self.release(key, token, 2, throttle_s)
+        self.lead(key, "follower", etag, True)
+        self.listen(0, True)
 
     @rule(glob=st.sampled_from([entry_glob(TENANT), entry_glob(TENANT, operation="list"), "none"]))
     def delete(self, glob: str) -> None:
         self.same([self.run(side.store.delete_some(TENANT, glob, 0, call())) for side in self.sides()])
 
-    @rule(glob=st.sampled_from([entry_glob(TENANT), entry_glob(TENANT, partition="p1")]))
+    @rule(key=key_s, limit=st.integers(0, 5))
+    def everything_there_is_to_see(self, key: CacheKey, limit: int) -> None:
+        self.listing(entry_glob(TENANT, partition=key.partition))
+        self.inspect(key)
+        self.generations()
+        self.log(limit)
+        self.rates()
+
     def listing(self, glob: str) -> None:
         def rows(found: list[EntryRow]) -> Any:
-            return sorted((row.key, row.size_bytes, row.head[20:36], round(row.ttl_s, -1)) for row in found)
+            return sorted(shown(row) for row in found)
 
         self.same([rows(self.run(side.store.list_some(TENANT, glob, 0, call()))[1]) for side in self.sides()])
 
-    @rule(key=key_s)
     def inspect(self, key: CacheKey) -> None:
         found = [self.run(side.store.inspect(key, call())) for side in self.sides()]
-        self.same([row and (row.key, row.size_bytes, round(row.ttl_s, -1)) for row in found])
+        self.same([row and shown(row) for row in found])
 
-    @rule()
     def generations(self) -> None:
         answers = []
         for side in self.sides():
@@ -193,15 +238,13 @@ class Both(RuleBasedStateMachine):
 
     # -- fetches -----------------------------------------------------------------------------------------------------
 
-    @rule(key=key_s, token=token_s, etag=st.one_of(st.just(""), etag_s), patient=st.booleans())
+    @rule(key=key_s, token=token_s, etag=st.sampled_from(("", *ETAGS)), patient=st.booleans())
     def lead(self, key: CacheKey, token: str, etag: str, patient: bool) -> None:
         if key not in self.memory.seen:
             return
         answers = []
         for side in self.sides():
-            led: Lead = self.run(
-                side.store.lead(key, side.seen[key], token, etag=etag, patient=patient, call=call())
-            )
+            led: Lead = self.run(side.store.lead(key, side.seen[key], token, etag=etag, patient=patient, call=call()))
             floors = {name: (floor.version_s, round(floor.age_s, -1)) for name, floor in led.floors.items()}
             answers.append((led.verdict, round(led.wait_s, -1), led.failures, floors))
         self.same(answers)
@@ -214,18 +257,21 @@ class Both(RuleBasedStateMachine):
     def release(self, key: CacheKey, token: str, failures: int, throttle_s: float) -> None:
         for side in self.sides():
             self.run(
-                side.store.release(
-                    key, token, result="failed", failures=failures, throttle_s=throttle_s, call=call()
-                )
+                side.store.release(key, token, result="failed", failures=failures, throttle_s=throttle_s, call=call())
             )
 
     # -- invalidation ------------------------------------------------------------------------------------------------
 
-    @rule(tags=tags_s, tells=st.sampled_from([(), ("*",)]), dedupe_key=st.sampled_from(["", "d1", "d2"]), data=st.data())
-    def bump(self, tags: list[str], tells: tuple[str, ...], dedupe_key: str, data: st.DataObject) -> None:
+    @rule(
+        tags=st.sampled_from([("jobs",), EVERY_TAG, ("contacts",), ("job:j1",)]),
+        tells=st.sampled_from([(), ("*",)]),
+        dedupe_key=st.sampled_from(["", "d1", "d2"]),
+        floors=st.sampled_from([{}, {"job:j1": 5}, {"job:j1": 3, "jobs": 0}]),
+    )
+    def bump(self, tags: tuple[str, ...], tells: tuple[str, ...], dedupe_key: str, floors: dict[str, int]) -> None:
         self.number += 1
-        floors = data.draw(st.dictionaries(st.sampled_from(["job:j1", "jobs"]), st.integers(0, 5), max_size=2))
-        notice = Notice("job.updated", "job", "j1", "webhook", time.time(), f"e{self.number}", dedupe_key, floors)
+        event_id = f"e{len(self.memory.positions)}"
+        notice = Notice("job.updated", "job", "j1", "webhook", time.time(), event_id, dedupe_key, floors)
         answers = []
         for side in self.sides():
             applied: Applied = self.run(side.store.append_and_bump(TENANT, tags, notice, call(), tells=tells))
@@ -241,7 +287,6 @@ class Both(RuleBasedStateMachine):
         unknown = told.unknown if CLOCK.monotonic() - self.began < 1.5 or not self.began else None
         return side.place(told.position), told.registered, unknown
 
-    @rule(limit=st.integers(0, 5))
     def log(self, limit: int) -> None:
         answers = []
         for side in self.sides():
@@ -249,7 +294,6 @@ class Both(RuleBasedStateMachine):
             answers.append([(row.event_id, row.event, row.resource, row.source, row.tags) for row in rows])
         self.same(answers)
 
-    @rule()
     def rates(self) -> None:
         hour = int(CLOCK.now() // 3600)
         hours = (hour - 1, hour)
@@ -267,9 +311,7 @@ class Both(RuleBasedStateMachine):
         answers = []
         for side in self.sides():
             applied = side.positions[at % len(side.positions)]
-            epoch, position = self.run(
-                side.store.renew_l1(TENANT, instance, applied, register=register, call=call())
-            )
+            epoch, position = self.run(side.store.renew_l1(TENANT, instance, applied, register=register, call=call()))
             answers.append((side.name("epoch", epoch), side.place(position)))
         self.same(answers)
 
@@ -277,9 +319,7 @@ class Both(RuleBasedStateMachine):
     def changes(self, at: int) -> None:
         answers = []
         for side in self.sides():
-            lines: list[Logged] = self.run(
-                side.store.changes(TENANT, side.positions[at % len(side.positions)], call())
-            )
+            lines: list[Logged] = self.run(side.store.changes(TENANT, side.positions[at % len(side.positions)], call()))
             answers.append([(side.place(one.position), side.place(one.previous), one.tags) for one in lines])
         self.same(answers)
 
@@ -308,7 +348,8 @@ class Both(RuleBasedStateMachine):
             found = self.run(side.store.behind(TENANT, position, call()))
             if far:
                 side.registered = found
-            answers.append(set(found))
+            # Whether the register is younger than a line may be a matter of a millisecond.
+            answers.append(set(found) if far else set(found) - {ANYBODY})
         self.same(answers)
 
     @rule(instance=st.sampled_from(INSTANCES), whatever=st.booleans())
@@ -352,9 +393,10 @@ class Both(RuleBasedStateMachine):
         for side in self.sides():
             self.run(side.put_raw(name, value))
 
+    @precondition(lambda self: self.number >= 3)
     @rule()
     def flush(self) -> None:
-        self.began = CLOCK.monotonic()
+        self.began, self.number = CLOCK.monotonic(), 0
         for side in self.sides():
             self.run(side.flush())
             side.positions = [START]
@@ -362,6 +404,12 @@ class Both(RuleBasedStateMachine):
 
 def call() -> Call:
     return Call.begin(CLOCK, "test")
+
+
+def shown(row: EntryRow) -> tuple[Any, ...]:
+    """What is the same of a row; an epoch is shorter in the embedded store, so the size is not."""
+    head = peek(row.head)
+    return row.key, row.head[20:36], round(row.ttl_s, -1), None if head is None else (head.tags, head.fresh_s)
 
 
 @pytest.fixture
@@ -382,7 +430,7 @@ def machine(redis_url: str) -> Iterator[type[Both]]:
 
 def test_both_stores_answer_the_same_whatever_is_done_to_them(machine: type[Both]) -> None:
     current = settings()
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             current,
@@ -406,10 +454,15 @@ def test_the_comparison_notices_a_store_that_keeps_what_it_should_not(
     read = MemoryStore.read
     monkeypatch.setattr(MemoryStore, "read", keeps_all)
     with pytest.raises((AssertionError, ExceptionGroup)):
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=200, stateful_step_count=40, database=None, deadline=None,
-                suppress_health_check=list(HealthCheck), phases=(),
+                max_examples=200,
+                stateful_step_count=40,
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=(Phase.generate,),
+                derandomize=True,
             ),
         )

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -139,12 +140,13 @@ async def jobnimbus(simulator: Simulator) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def open_site(simulator: Simulator) -> AsyncIterator[Callable[..., Any]]:
+async def open_site(simulator: Simulator, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """`await open_site(redis_url, CACHE_TTL_JOBS="60")`: a running `Site`; all of them share one JobNimbus."""
     async with AsyncExitStack() as stack:
 
         async def begin(redis_url: str | None, *, clock: Clock | None = None, **variables: str) -> Site:
-            return await stack.enter_async_context(_site(simulator, redis_url, clock, variables))
+            placed = {"DATA_DIR": str(tmp_path / "data"), **variables}
+            return await stack.enter_async_context(_site(simulator, redis_url, clock, placed))
 
         yield begin
 

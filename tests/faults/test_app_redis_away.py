@@ -32,12 +32,14 @@ OpenSite = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Fault:
-    """One way of being away. `reason`: what /cache/health calls it as long as the breaker has not opened."""
+    """One way of being away. `reason`: what /cache/health calls it the first time, `circuit` the breaker's state then.
+    `webhook`: the status of one that comes meanwhile, 202 where it is journalled."""
 
     reason: str
     strike: Callable[[Redis], None]
     mend: Callable[[Redis], None]
-    webhook: int = 503
+    webhook: int = 202
+    circuit: str = "CLOSED"
 
 
 def _command(*words: str | int) -> Callable[[Redis], None]:
@@ -55,8 +57,10 @@ def _signal(number: signal.Signals) -> Callable[[Redis], None]:
 FAULTS = {
     "killed": Fault("unreachable", lambda server: server.stop(), lambda server: server.restart()),
     "frozen": Fault("timeout", _signal(signal.SIGSTOP), _signal(signal.SIGCONT)),
-    # a validated read of it is as good as ever, until it has refused to note a change
-    "read only": Fault("read_only", _command("REPLICAOF", "127.0.0.1", "1"), _command("REPLICAOF", "NO", "ONE")),
+    # nobody can be told of a change there, so the first refusal is enough to leave it alone
+    "read only": Fault(
+        "read_only", _command("REPLICAOF", "127.0.0.1", "1"), _command("REPLICAOF", "NO", "ONE"), circuit="OPEN"
+    ),
     # reads go on, and an invalidation holds even where nothing can be written
     "full": Fault(
         "out_of_memory",
@@ -132,11 +136,11 @@ async def test_every_call_is_answered_in_time_and_the_cache_is_back_by_itself(
         assert (await site.webhook(jnid)).status_code == fault.webhook
         before = len(told.replies) + 2  # the two under way may still be hits
         await asyncio.sleep(0.9)
-    assert len(told.replies) > before + 10
+        await site.until(lambda: len(told.replies) > before + 10, 10.0)
     assert [reply.body for reply in told.replies if reply.status_code != 200] == []
     assert max(reply.took_s for reply in told.replies) < bound_s
     statuses = {reply.cache_status for reply in told.replies[before:]}
-    assert statuses == ({"bypass"} if fault.webhook == 503 else {"miss"})
+    assert statuses == ({"bypass"} if fault.webhook == 202 else {"miss"})
 
     await asyncio.to_thread(fault.mend, server)
     await site.trusts_its_store(HEALED_S)
@@ -144,10 +148,10 @@ async def test_every_call_is_answered_in_time_and_the_cache_is_back_by_itself(
     assert (await site.get("/cache/health")).body["circuitState"] == "CLOSED"
 
 
-async def test_what_a_redis_that_is_away_refused_is_never_served_old_afterwards(
+async def test_what_a_redis_that_is_away_was_not_told_is_never_served_old_afterwards(
     server: Redis, open_site: OpenSite, fault: Fault
 ) -> None:
-    """Not by the process that refused the webhook, and not by another once the first one trusts the store again."""
+    """Not by the process that took the webhook, and not by another once the first one trusts the store again."""
     site, other = await open_site(server.url), await open_site(server.url)
     jnid = site.jobs[0]
     for one in (site, other, other):
@@ -158,9 +162,10 @@ async def test_what_a_redis_that_is_away_refused_is_never_served_old_afterwards(
     await site.change(jnid, after)
     answer = await site.webhook(jnid)
     assert answer.status_code == fault.webhook
-    assert answer.took_s < 1.0
-    if fault.webhook == 503:
-        assert answer.body["code"] == "cache_unavailable"
+    # in a full store the log takes no line, so that a whole lease makes sure of every L1
+    assert answer.took_s < (1.0 if fault.webhook == 202 else 3.0)
+    if fault.webhook == 202:
+        assert answer.body["journalled"] is True
         assert site.app.accounts.stores[0].store.indebted == ("stamford",)
 
     seen = [await site.job(jnid) for _ in range(3)]
@@ -179,11 +184,11 @@ async def test_what_a_redis_that_is_away_refused_is_never_served_old_afterwards(
 async def test_a_debt_is_paid_within_one_reset_timeout_of_redis_being_back_without_a_call(
     server: Redis, open_site: OpenSite
 ) -> None:
-    """One refused webhook and not a single call: too few failures to open the breaker, and healed all the same."""
+    """One journalled webhook and not a single call: too few failures to open the breaker, and healed all the same."""
     site = await open_site(server.url)
     await site.job(site.jobs[0])
     await asyncio.to_thread(FAULTS["read only"].strike, server)
-    assert (await site.webhook(site.jobs[0])).status_code == 503
+    assert (await site.webhook(site.jobs[0])).status_code == 202
     await asyncio.sleep(0.1)
     await asyncio.to_thread(FAULTS["read only"].mend, server)
     await site.trusts_its_store(HEALED_S)
@@ -201,12 +206,13 @@ async def test_health_says_what_is_wrong_and_the_server_stays_ready(
     assert health.body == {
         "status": "unhealthy",
         "connected": False,
-        "circuitState": "CLOSED",
+        "circuitState": fault.circuit,
         "reason": fault.reason,
     }
     ready = await site.get("/ready")
     assert (ready.status_code, ready.body["status"]) == (200, "degraded")
-    assert ready.body["parts"]["store"] == {"status": "down", "reason": fault.reason}
+    reason = fault.reason if fault.circuit == "CLOSED" else "circuit_open"
+    assert ready.body["parts"]["store"] == {"status": "down", "reason": reason}
     assert ready.body["parts"]["jobnimbus:stamford"] == {"status": "up"}
     stats = await site.get("/cache/stats")
     assert stats.status_code == 200
@@ -249,7 +255,7 @@ async def test_a_server_that_starts_without_its_redis_serves_and_finds_it_later(
     async with trickle(site, jnid) as told:
         answer = await site.webhook(jnid)
         await asyncio.sleep(0.7)
-    assert (answer.status_code, answer.took_s < 1.0) == (503, True)
+    assert (answer.status_code, answer.took_s < 1.0) == (202, True)
     assert {reply.status_code for reply in told.replies} == {200}
     assert told.statuses == {"bypass"}
     # nothing was measured before: JobNimbus takes 50 ms, and with the first call's look-ups three times that
@@ -280,7 +286,7 @@ async def test_connections_that_are_refused_and_reset_cost_no_answer_and_no_trut
         await asyncio.sleep(0.1)
         link.refuse()
         await site.change(jnid, after)
-        assert (await site.webhook(jnid)).status_code == 503
+        assert (await site.webhook(jnid)).status_code == 202
         await asyncio.sleep(0.6)
     assert {reply.status_code for reply in told.replies} == {200}
     assert max(reply.took_s for reply in told.replies) < bound_s
@@ -315,10 +321,10 @@ async def test_a_redis_that_forgets_costs_hits_and_nothing_else(
         before = len(told.replies)
         await asyncio.to_thread(strike, server)
         await asyncio.sleep(0.4)
+        await site.until(lambda: told.replies[-1].cache_status == "hit", 10.0)
     assert {reply.status_code for reply in told.replies} == {200}
     assert max(reply.took_s for reply in told.replies) < bound_s
     assert {reply.cache_status for reply in told.replies[before:]} <= statuses
-    assert told.replies[-1].cache_status == "hit"
 
     # the generations are new, so neither server's own copy is trusted for what it was
     await site.change(jnid, "Final Inspection")

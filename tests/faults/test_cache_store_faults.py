@@ -230,6 +230,24 @@ async def test_in_a_full_server_invalidations_hold_and_reads_are_answered(start_
         assert (await w.read()).status is Status.HIT
 
 
+async def test_in_a_full_server_it_is_still_known_who_has_an_l1_and_what_they_must_hear(
+    start_redis: StartRedis,
+) -> None:
+    server = start_redis("--maxmemory", "4mb", "--maxmemory-policy", "noeviction")
+    client = connect(server.url)
+    store, bound = RedisStore(client), Call.begin(CLOCK, "r")
+    await store.read(KEY, TAGS, "", want=True, call=bound)
+    await store.renew_l1("stamford", "first", "0-0", register=True, call=bound)
+    fill_up(server)
+    await store.renew_l1("stamford", "second", "0-0", register=True, call=bound)
+    notice = Notice("job.updated", "job", "j1", "webhook", CLOCK.now(), "e1")
+    told = (await store.append_and_bump("stamford", TAGS, notice, bound)).told
+    assert told.registered == 2
+    assert set(await store.behind("stamford", told.position, bound)) >= {"first", "second"}
+    assert (await store.changes("stamford", "0-0", bound))[-1].tags == TAGS
+    await client.aclose()
+
+
 async def test_a_read_only_server_refuses_the_invalidation_and_is_not_read_until_it_holds(
     start_redis: StartRedis,
 ) -> None:
@@ -243,7 +261,8 @@ async def test_a_read_only_server_refuses_the_invalidation_and_is_not_read_until
                 await w.changed()
             outcome = await w.read()
             assert (outcome.value, outcome.status) == (b"v2", Status.BYPASS)
-            assert (await w.store.health()).reason == "read_only"
+            # One refused write opens the breaker: the next would be refused as well.
+            assert (await w.store.health()).reason == "circuit_open"
             operator.replicaof("NO", "ONE")
         await w.until(lambda: w.store.indebted == ())
         outcome = await w.read()

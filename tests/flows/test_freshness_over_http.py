@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
 
 from jobnimbus_mcp.clock import SystemClock
 
-READERS, READS_EACH, WRITES, JOBS = 12, 160, 100, 4
+READERS, READS_EACH, WRITES, JOBS = 12, 100, 60, 4
 LONGEST_WAY_S = 0.006
 BOUND_S = 50.0
 
@@ -41,6 +42,8 @@ class Seen:
 
     tool: str
     status: str
+    tier: str
+    consistency: str
     job: str
     floor: int
     version: int
@@ -52,11 +55,17 @@ def version_of(record: dict[str, Any]) -> int:
     return int(found[1])
 
 
+@pytest.mark.parametrize("mode", ["barrier", "strict"])
 async def test_no_read_that_started_after_a_webhook_was_answered_is_older_than_it(
-    open_world: Any, stage: Any, redis_url: str
+    open_world: Any, stage: Any, redis_url: str, mode: str
 ) -> None:
     rng = random.Random(11)
-    settings = {"REDIS_URL": redis_url, "JOBNIMBUS_MAX_CONCURRENT": "0", "REDIS_COMMAND_TIMEOUT_MS": "2000"}
+    settings = {
+        "REDIS_URL": redis_url,
+        "CACHE_CONSISTENCY": mode,
+        "JOBNIMBUS_MAX_CONCURRENT": "0",
+        "REDIS_COMMAND_TIMEOUT_MS": "2000",
+    }
     way = Slow(httpx.ASGITransport(stage.sim.app), rng)
     async with (
         open_world(settings, clock=SystemClock(), transport=way) as first,
@@ -109,8 +118,8 @@ async def test_no_read_that_started_after_a_webhook_was_answered_is_older_than_i
                 shown = [told.data["record"]] if tool == "get_job" else told.rows
                 for row in shown:
                     if row["jnid"] in jobs:
-                        seen = Seen(tool, told.status, row["jnid"], floor[row["jnid"]], version_of(row))
-                        history.append(seen)
+                        how = (tool, told.status, told.cache["tier"], told.cache["consistency"])
+                        history.append(Seen(*how, row["jnid"], floor[row["jnid"]], version_of(row)))
                 if (tool == "get_jobs" and arguments.get("contact_id") is None) or tool == "search_jobs":
                     assert {row["jnid"] for row in shown} >= set(jobs), tool
 
@@ -124,5 +133,7 @@ async def test_no_read_that_started_after_a_webhook_was_answered_is_older_than_i
     counted = Counter(seen.status for seen in history)
     assert counted["hit"] > 50, counted
     assert counted["miss"] > 50, counted
+    assert {seen.tier for seen in history if seen.status == "hit"} == {"l1", "l2"}
+    assert {seen.consistency for seen in history} == {mode}
     assert {seen.tool for seen in history} == {tool for tool, _ in questions}
     assert max(seen.version for seen in history) == WRITES

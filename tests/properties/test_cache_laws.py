@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobnimbus_mcp.cache.codec import VERSION, CorruptEntry, Entry, decode, encode, peek
 from jobnimbus_mcp.cache.key import CacheKey
-from jobnimbus_mcp.cache.l1 import L1
+from jobnimbus_mcp.cache.l1 import L1, Held
 
 TAG = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1, max_size=20)
 ETAG = st.text("0123456789abcdef", min_size=16, max_size=16)
@@ -70,10 +70,11 @@ def test_keys_come_back_from_their_text(
     st.lists(st.tuples(st.sampled_from(["put", "get", "discard"]), st.sampled_from("abcdefgh"), st.integers(0, 2_000))),
 )
 def test_l1_never_exceeds_its_bound_and_counts_what_it_holds(max_bytes: int, steps: list[tuple[str, str, int]]) -> None:
-    l1, last = L1(max_bytes), {}
+    l1 = L1(max_bytes)
+    last: dict[str, Held] = {}
     for step, name, size in steps:
         if step == "put":
-            last[name] = Entry(bytes(size), False, 1.0, "0" * 16)
+            last[name] = Held(Entry(bytes(size), False, 1.0, "0" * 16), ("jobs",), "p", 0, 1.0, 1.0, 1.0)
             l1.put(name, last[name])
         elif step == "discard":
             l1.discard(name)

@@ -1,9 +1,9 @@
 """The protocol as an explicit-state model: every interleaving of a small configuration is looked at, breadth first.
 
-One key with one tag, one or two processes, a source that is written and sends a webhook for each write. Every step below
-is atomic in the program too (one script, or local code without an await); between two steps anything may come. A message
-that is late is a step not taken yet, and one that is lost is a step never taken, so cut connections need no steps of
-their own; time is a step that moves everybody's clock.
+One key with one tag, one or two processes, a source that is written and sends a webhook for each write. Every step
+below is atomic in the program too (one script, or local code without an await); between two steps anything may come. A
+message that is late is a step not taken yet, and one that is lost is a step never taken, so cut connections need no
+steps of their own; time is a step that moves everybody's clock.
 
 The property: no read that starts after an acknowledged write returns an older version. `Rules` are the protocol's; each
 variant in BROKEN has one of them changed and must be caught, each in HOLDS must survive its whole state space. What
@@ -57,7 +57,8 @@ class Entry(NamedTuple):
 
 
 class Server(NamedTuple):
-    """The store. `epoch` or `generation` 0 is missing; `fleet` holds what each process has registered as applied, -1 nothing.
+    """The store. `epoch` or `generation` 0 is missing; `fleet` holds what each process has registered as applied, -1
+    where it has nothing.
 
     `verified`: somebody has looked which server process this is, and has renewed the epoch if it is another one.
     """
@@ -75,7 +76,8 @@ class Server(NamedTuple):
 
 class Process(NamedTuple):
     """`l1`: version and generation. `lease`: ticks left of it. `asked`: age, position and epoch of a renewal's answer
-    that is under way. `epoch`: the one of the last answer. `promised`: the newest version this process has answered 202 for."""
+    that is under way. `epoch`: the one of the last answer. `promised`: the newest version this process has answered 202
+    for."""
 
     applied: int = 0
     l1: tuple[int, int] | None = None
@@ -86,8 +88,8 @@ class Process(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """One write's webhook. `age`: ticks since the bump; `polled`: since the first poll, -1 before it; `strikes`: who was
-    behind then and has not renewed since."""
+    """One write's webhook. `age`: ticks since the bump; `polled`: since the first poll, -1 before it; `strikes`: who
+    was behind then and has not renewed since."""
 
     phase: int = 0
     position: int = 0
@@ -307,10 +309,7 @@ class Rules:
             server = server._replace(fleet=(-1,) * len(state.processes), fleet_age=0)
         if not server.epoch:
             server = server._replace(epoch=state.fresh)
-        if self.compares:
-            server = server._replace(generation=state.fresh)
-        else:
-            server = server._replace(entry=None)
+        server = server._replace(generation=state.fresh) if self.compares else server._replace(entry=None)
         state = self._told(state._replace(server=server, fresh=state.fresh + 1), ours=True)
         if self.waits == "none":
             return _acknowledge(state, number)

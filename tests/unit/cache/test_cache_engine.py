@@ -816,7 +816,7 @@ async def test_the_embedded_store_stays_within_its_bytes() -> None:
 async def test_a_corrupt_value_is_counted_and_replaced() -> None:
     world = World(l1_bytes=0)
     await world.read()
-    stored = world.store._keys.peek(world.question().key.text)
+    stored = world.store._keys.peek(world.question().key.text) or b""
     world.store.put_raw(world.question().key.text, stored[:-1] + b"\x00")
     assert (await world.read()).status is Status.MISS
     assert (await world.read()).status is Status.HIT

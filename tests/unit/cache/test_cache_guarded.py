@@ -150,8 +150,10 @@ async def test_a_command_is_bounded_from_when_it_is_sent_and_the_rest_wait_for_t
     world.store.go.clear()
     results = await asyncio.gather(*(world.read() for _ in range(8)), return_exceptions=True)
     assert world.store.most_at_once == 2
-    # The last two had their turn when the breaker was open.
-    assert [type(result) for result in results] == [StoreTimeout] * 6 + [StoreNotTried] * 2
+    # The last two had their turn when the breaker was open, unless this machine stood still meanwhile.
+    types = [type(result) for result in results]
+    assert types[:6] == [StoreTimeout] * 6
+    assert set(types[6:]) <= {StoreNotTried, StoreTimeout}
 
 
 async def test_many_may_wait_longer_than_the_bound_as_long_as_each_command_is_quick() -> None:
@@ -496,6 +498,31 @@ async def test_l1_is_trusted_again_one_lease_after_the_last_payment() -> None:
     assert not world.guarded.owes("stamford")
 
 
+@pytest.mark.parametrize("mode", ["refused", "timeout", "read_only"])
+async def test_the_background_of_l1_opens_no_breaker_when_no_call_has_failed(mode: FailMode) -> None:
+    world = World()
+    world.store.fail(mode)
+    for _ in range(10):
+        with pytest.raises(StoreError):
+            await world.guarded.renew_l1("stamford", "here", START, register=True, call=world.call())
+        if mode != "read_only":
+            with pytest.raises(StoreError):
+                await world.guarded.changes("stamford", START, world.call())
+    assert world.state() is State.CLOSED
+    assert world.recorder.total("cache_errors") >= 10
+    world.store.fail(None)
+    assert (await world.read()).verdict is Verdict.MISS
+
+
+async def test_readers_leave_it_to_the_background_to_pay_while_the_breaker_is_open() -> None:
+    world = World()
+    await opened(world, by="bump")
+    world.store.fail(None)
+    with pytest.raises(StoreNotTried):
+        await world.read()
+    assert (world.store.renewals, world.owing()) == (0, ("stamford",))
+
+
 async def test_giving_a_lease_back_is_tried_and_never_the_callers_trouble() -> None:
     world = World()
     world.store.fail("refused")
@@ -534,7 +561,12 @@ async def test_who_is_behind_is_asked_past_an_open_breaker_as_the_invalidation_w
     world = World()
     await opened(world, by="read")
     world.store.fail(None)
-    assert await world.guarded.behind("stamford", START, world.call()) == {}
+
+    async def behind(tenant: str, position: str, call: Call) -> dict[str, bytes]:
+        return {"there": b"1"}
+
+    world.store.behind = behind  # type: ignore[method-assign]
+    assert await world.guarded.behind("stamford", START, world.call()) == {"there": b"1"}
     await world.guarded.strike("stamford", {"gone": None}, world.call())
     with pytest.raises(StoreNotTried):
         await world.guarded.changes("stamford", START, world.call())

@@ -24,6 +24,8 @@ from jobnimbus_mcp.cache.ports import (
     Logged,
     Seen,
     Standing,
+    StoreError,
+    StoreTimeout,
     StoreUnreachable,
 )
 from jobnimbus_mcp.cache.store_memory import MemoryStore
@@ -44,6 +46,7 @@ class Wire:
         self.store = store
         self.clock = clock
         self.cut = False
+        self.error: StoreError = StoreTimeout()
         self.deaf = False
         self.reply_s = 0.0
         self.defect: Exception | None = None
@@ -51,7 +54,7 @@ class Wire:
         self.listened: list[Mapping[str, Ears]] = []
         self.renewed: list[str] = []
         self.struck: list[set[str]] = []
-        self.before_changes: Callable[[], Awaitable[None]] | None = None
+        self.before_changes: Callable[[], Awaitable[object]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
@@ -60,7 +63,7 @@ class Wire:
         if self.defect is not None:
             raise self.defect
         if self.cut:
-            raise StoreUnreachable
+            raise self.error
 
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:
         self.reach()
@@ -108,7 +111,7 @@ class Replica:
         self.recorder = InMemoryRecorder()
         options = {"follow": True, "register": True} | options
         self.coherence = Coherence(
-            self.wire,  # type: ignore[arg-type]
+            self.wire,
             clock=world.clock,
             recorder=self.recorder,
             instance=name,
@@ -239,6 +242,14 @@ async def test_a_process_that_is_cut_off_stops_serving_within_the_lease(world: W
     assert not one.holds
 
 
+async def test_a_process_whose_connection_breaks_stops_serving_at_once(world: World) -> None:
+    one = await world.replica("a")
+    one.wire.cut, one.wire.error = True, StoreUnreachable()
+    await world.bump("contacts")
+    await ticks()
+    assert not one.holds
+
+
 async def test_after_a_cut_what_was_missed_is_dirty_before_anything_is_served_again(world: World) -> None:
     one = await world.replica("a")
     one.wire.cut = True
@@ -282,7 +293,7 @@ async def test_a_renewal_that_shows_more_than_was_applied_grants_nothing_before_
     one.wire.deaf = True
     await world.pass_time(BLOCK_S)
     stuck = asyncio.Event()
-    one.wire.before_changes = lambda: asyncio.wait_for(stuck.wait(), 5)  # type: ignore[assignment,return-value]
+    one.wire.before_changes = lambda: asyncio.wait_for(stuck.wait(), 5)
     await world.bump()
     await world.pass_time(L1_LEASE_S)
     assert not one.holds

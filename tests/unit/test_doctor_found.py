@@ -1,0 +1,30 @@
+"""doctor: where Sentinels or a cluster led to, and as whom the store is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobnimbus_mcp.doctor import Level, Probes, StoreFacts, examine
+from jobnimbus_mcp.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (StoreFacts("7.0", 0.1, found="the master is 10.0.0.5:6379"), "(the master is 10.0.0.5:6379) answers in"),
+        (StoreFacts("7.0", 0.1), "redis://cache answers in"),
+        (StoreFacts("7.0", 0.1, tls=True, user="joe"), "as user joe, with TLS."),
+        (StoreFacts("7.0", 0.1, user="default"), "as user default, without TLS"),
+        (StoreFacts("7.0", 0.1), "as user (it does not tell)"),
+    ],
+)
+async def test_the_way_to_the_store_is_told(facts: StoreFacts, said: str) -> None:
+    async def store() -> StoreFacts:
+        return facts
+
+    async def never(_instance: str) -> None:
+        return None
+
+    probes = Probes(store=store, check_key=never, digest=lambda _instance: "0a" * 16, last_webhook_age_s=never)
+    findings = await examine(Settings.from_env({"REDIS_URL": "redis://cache"}), probes)
+    assert [one.level for one in findings if said in one.sentence] == [Level.OK]
