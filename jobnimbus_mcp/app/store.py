@@ -144,7 +144,7 @@ def _store(
     if instead is not None:
         driver = instead
     elif redis is not None:
-        driver = RedisStore(redis)
+        driver = RedisStore(redis, probe=tenants[0])
     else:
         driver = MemoryStore(clock, max_bytes=max(1, settings.l1_max_mb) * EMBEDDED_L2_FACTOR * _MEGABYTE)
     breaker = BreakerBox(

@@ -87,8 +87,6 @@ class FlightLeases:
                     if left_s <= 0:
                         break
                     ended = await waiting.ended(min(lead.wait_s + _WAKE_LATE_S, left_s))
-            if ended in ("unkept", "failed") and not errand.patient:
-                break
             try:
                 again = await look_again()
             except StoreError:
@@ -96,11 +94,14 @@ class FlightLeases:
             if again is None:
                 self._count("follower" if lead.verdict is LeadVerdict.FOLLOW else "found")
                 return None
+            moved = (again.seen.vector, again.seen.guard) != (look.seen.vector, look.seen.guard)
             look = again
-            if not look.seen.vector or (ended == "stored" and errand.oldest is not None):
+            if not look.seen.vector:
                 break
-            if lead.verdict is LeadVerdict.FILLED:
-                break  # what is there is not good enough, and LEAD would only point at it again
+            # At the same generations it would be pointed at the same entry again, or another fetch would end the same.
+            useless = lead.verdict is LeadVerdict.FILLED or (ended in ("unkept", "failed") and not errand.patient)
+            if useless and not moved:
+                break
         self._count("alone")
         await fetch(look, "", None)
         return None

@@ -428,6 +428,7 @@ def machine(redis_url: str) -> Iterator[type[Both]]:
     loop.close()
 
 
+@pytest.mark.timeout(900)
 def test_both_stores_answer_the_same_whatever_is_done_to_them(machine: type[Both]) -> None:
     current = settings()
     run_state_machine_as_test(

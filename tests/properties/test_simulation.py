@@ -5,7 +5,7 @@ that delays, loses and reorders. Webhooks change registers at the origin; reader
 processes are cut off, frozen and killed, the store is flushed, fails over to a copy that lost the last writes, evicts,
 runs full, and the origin fails. Afterwards the history is checked, and that everything has found back.
 
-SIMULATION_SEED=<n> replays the run of that seed alone (with PYTHONHASHSEED=0 to the same step).
+SIMULATION_SEED=<n> replays the run of that seed alone, step by step as it was.
 """
 
 from __future__ import annotations
@@ -487,6 +487,8 @@ class Scenario:
     cancelled: float = 0.05
     pauses_s: tuple[float, ...] = (0.01, 0.05, 0.3, 1.0)
     """Of a writer between two versions."""
+    admins: float = 0.05
+    """The share of invalidations made by hand."""
     floors: bool = True
     """Do webhooks tell versions? Those shorten the lifetime of what is fetched right after a change."""
     lag_s: float = 0.0
@@ -570,8 +572,19 @@ class Replica:
         await self.coherence.aclose()
         await self.store.aclose()
 
-    async def webhook(self, tenant: str, tags: Sequence[str], notice: Notice) -> str:
-        """As the web side answers: 200, 202 when it is in the journal, 503."""
+    async def told(self, tenant: str, tags: Sequence[str], notice: Notice, *, by_admin: int = 0) -> str:
+        """As the web side answers a webhook: 200, 202 when it is in the journal, 503. `by_admin`: the same told by
+        deleting what matches (1) or by renewing everything (2), of which the journal takes nothing."""
+        if by_admin:
+            call = Call.begin(self.clock, "a")
+            try:
+                if by_admin == 1:
+                    await self.invalidator.invalidate_pattern(tenant, f"*:{notice.resource_id}", notice, call)
+                else:
+                    await self.invalidator.renew_epoch(tenant, call, reason="admin")
+            except CacheUnavailable:
+                return "503"
+            return "200"
         try:
             await self.invalidator.append_and_bump(tenant, tags, notice, Call.begin(self.clock, "w"))
         except CacheUnavailable:
@@ -708,7 +721,10 @@ class World:
         self.dirtied.update((tenant, n) for n in range(self.scenario.registers) if tags == ("jobs",) or n == register)
         name = f"e-{tenant}-{register}-{version}"
         notice = Notice("job.updated", "job", f"r{register}", "webhook", replica.clock.now(), name, name, floors)
-        answer = await self._within(replica.name, replica.webhook(tenant, tags, notice))
+        by_admin = 0
+        if self.scenario.admins and self.chance.random() < self.scenario.admins:
+            by_admin = self.chance.choice((1, 2))
+        answer = await self._within(replica.name, replica.told(tenant, tags, notice, by_admin=by_admin))
         acknowledged = Acknowledged(tenant, register, next(self.history.order), self.loop.time(), version)
         if answer == "200" or (answer == "202" and self.scenario.believes_202):
             self.history.acknowledged.append(acknowledged)
@@ -885,6 +901,8 @@ class World:
         for replica in self.replicas:
             assert replica is not None
             assert not replica.store.indebted
+            assert not replica.cache._refreshes._tasks
+            assert not replica.cache._loads._flights._tasks
             assert all(replica.coherence.holds(tenant) for tenant in TENANTS)
         assert not any(disk.lines for disk in self.disks)
         leases = [name for name in self.server.store.names() if ":lease:" in name]
@@ -1044,7 +1062,9 @@ def _dirty_for_all() -> Any:
     return mock.patch.object(Looks, "look", broken)
 
 
-PLAIN = Scenario(short=Policy(3600), ages=(None,), modes=(Mode.BARRIER,), cancelled=0.0, lasts_s=8.0, readers=5)
+PLAIN = Scenario(
+    short=Policy(3600), ages=(None,), modes=(Mode.BARRIER,), cancelled=0.0, lasts_s=8.0, readers=5, admins=0.0
+)
 AWAY = replace(PLAIN, every_s=0.5)
 BUSY = replace(AWAY, processes=2, registers=8, readers=8, lasts_s=5.0, pauses_s=(0.01, 0.05))
 

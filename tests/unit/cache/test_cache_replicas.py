@@ -65,6 +65,7 @@ class Line:
         self._store = store
         self.sent: list[str] = []
         self.cut = False
+        self.held = "read"
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -76,7 +77,7 @@ class Line:
             if self.cut:
                 raise StoreTimeout
             result = await method(*args, **options)
-            if name == "read":
+            if name == self.held:
                 await self.answers.wait()
             if self.cut:
                 raise StoreTimeout
@@ -112,6 +113,7 @@ class Fleet:
     beta: float = 0.0
     events: int = 0
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    gates: list[asyncio.Event] = field(default_factory=list)
     last_calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ class Fleet:
         self.loads += 1
         self.last_calls.append(call)
         answer, error = Loaded(self.value, self.negative, dict(self.versions)), self.error
-        await self.go.wait()
+        await (self.gates.pop(0) if self.gates else self.go).wait()
         if error is not None:
             raise error
         return answer
@@ -414,6 +416,9 @@ async def test_a_refresh_has_a_deadline_of_its_own_and_does_not_hold_up_its_read
         assert world.last_calls[-1].remaining_s(world.clock) > 10
         assert (await world.read(question=question)).status is Status.STALE
         assert world.loads == 2
+        world.go.set()
+        await ticks()
+        assert world.counted("cache_refreshes") == 1
 
 
 async def test_a_negative_answer_is_never_stale() -> None:
@@ -522,6 +527,52 @@ async def test_after_a_failure_all_replicas_leave_the_origin_alone_for_a_growing
         assert (await world.read(1, question)).value == b"v2"
 
 
+async def test_a_refresh_too_leaves_an_origin_alone_that_failed_in_another_replica() -> None:
+    async with fleet(2) as world:
+        question = world.question(policy=KIND)
+        await world.read(question=question)
+        await world.passes(630)
+        world.error = UpstreamServerError("x")
+        for number in (0, 1):
+            assert (await world.read(number, question)).stale_reason == PAST
+            await ticks()
+        assert (await world.read(1, question)).stale_reason == AWAY
+        assert world.loads == 2
+        assert world.counted("cache_refreshes", reason="stale", result="throttled") == 1
+
+
+async def test_an_origin_that_answers_somebody_again_is_left_alone_no_longer() -> None:
+    async with fleet() as world:
+        question = world.question(policy=Policy(10, jitter=0, stale_s=60))
+        await world.read(question=question)
+        await world.passes(12)
+        world.error = UpstreamServerError("x")
+        await world.read(question=question)
+        await ticks()
+        assert (await world.read(question=question)).stale_reason == AWAY
+        world.error = None
+        assert (await world.read(question=question, max_age_s=1)).status is Status.MISS
+        await world.passes(12)
+        assert (await world.read(question=question)).stale_reason == PAST
+
+
+async def test_who_cannot_be_put_off_does_not_share_the_load_of_those_who_can() -> None:
+    async with fleet(2) as world:
+        question = world.question(policy=KIND)
+        await world.read(question=question)
+        await world.passes(700)
+        world.error = UpstreamServerError("x")
+        await world.read(0, question)
+        world.error, world.value = None, b"v2"
+        world.replicas[1].line.held = "lead"
+        world.replicas[1].line.answers.clear()
+        both = [asyncio.create_task(world.read(1, question, max_age_s=age_s)) for age_s in (None, 5)]
+        await ticks()
+        world.replicas[1].line.answers.set()
+        old, young = [await world.through(task) for task in both]
+        assert (old.value, old.status, young.value, young.status) == (b"v1", Status.STALE, b"v2", Status.MISS)
+
+
 async def test_who_has_nothing_to_serve_asks_in_spite_of_an_earlier_failure() -> None:
     async with fleet(2) as world:
         world.error = UpstreamServerError("x")
@@ -553,6 +604,7 @@ async def test_a_dirty_entry_is_no_answer_and_stands_in_for_nothing(mode: Mode) 
         world.error = UpstreamServerError("x")
         with pytest.raises(UpstreamServerError):
             await world.read(question=question)
+        assert world.replicas[0].l1.get(question.key.text) is None
 
 
 async def test_who_takes_any_answer_gets_a_dirty_one_labelled_while_the_new_one_is_fetched() -> None:
@@ -670,12 +722,13 @@ async def test_a_hot_entry_is_refreshed_before_its_lifetime_is_over(mode: Mode) 
         assert (renewed.value, renewed.status, world.loads) == (b"v2", Status.HIT, 2)
 
 
+@pytest.mark.parametrize("mode", [Mode.STRICT, Mode.BARRIER])
 @pytest.mark.parametrize(("own", "beta", "hits"), [(False, 1.0, 3), (True, 0.0, 3), (True, 1.0, 1)])
 async def test_nothing_is_refreshed_early_with_a_callers_key_a_scarce_budget_or_for_one_reader(
-    own: bool, beta: float, hits: int
+    own: bool, beta: float, hits: int, mode: Mode
 ) -> None:
     async with fleet() as world:
-        question = world.question(policy=KIND)
+        question = world.question(mode, KIND)
         await slow_fill(world, question, 2.0)
         world.beta, world.random = beta, 0.5
         await world.passes(599)
@@ -707,6 +760,7 @@ async def test_cold_reads_of_four_replicas_make_one_load(follow: bool) -> None:
         assert sum(outcome.coalesced for outcome in outcomes) == 199
         assert world.counted("cache_flights", role="leader") == 2  # the world's own first read among them
         assert world.counted("cache_flights", role="follower") == 3
+        assert [replica.line.sent.count("release") for replica in world.replicas] == [0] * 4
 
 
 async def test_followers_of_a_leader_that_died_wait_no_longer_than_its_lease_and_make_one_more_load() -> None:
@@ -736,6 +790,7 @@ async def test_a_living_leader_keeps_its_lease_and_followers_have_their_bound() 
         assert world.replicas[0].line.sent.count("keep_lead") == int((FOLLOW_S - 0.3) / KEEP_EVERY_S)
         await world.passes(0.5)
         assert world.loads == 2
+        assert world.replicas[1].line.sent.count("lead") == 3  # at once, when the lease might be over, at the bound
         world.go.set()
         assert [(await world.through(task)).value for task in (leader, follower)] == [b"v1"] * 2
 
@@ -762,7 +817,7 @@ async def test_followers_of_a_fetch_that_failed_ask_for_themselves() -> None:
         with pytest.raises(UpstreamServerError):
             await leader
         assert [(await world.through(task)).value for task in followers] == [b"v1"] * 2
-        assert world.loads == 3
+        assert world.loads in (2, 3)  # the second may find what the first has brought
 
 
 async def test_followers_that_have_something_to_serve_serve_it_when_the_leader_failed() -> None:
@@ -799,6 +854,38 @@ async def test_a_reader_who_came_after_a_bump_does_not_follow_a_fetch_from_befor
         world.go.set()
         assert [(await world.through(task)).value for task in (before, after)] == [b"v1", b"v2"]
         assert (await world.read(0)).value == b"v2"
+
+
+async def test_followers_of_a_fetch_that_a_bump_overtook_share_one_that_is_kept() -> None:
+    async with fleet(4) as world:
+        first_gate = asyncio.Event()
+        world.gates.append(first_gate)
+        tasks = await gathered(world, [0, 1, 2, 3])
+        world.go.clear()
+        world.value = b"v2"
+        await world.bump(number=0)
+        first_gate.set()
+        await ticks(100)
+        assert world.loads == 2
+        world.go.set()
+        first, *others = [await world.through(task) for task in tasks]
+        assert (first.value, first.ttl_s) == (b"v1", 0)
+        assert {outcome.value for outcome in others} == {b"v2"}
+        assert world.loads == 2
+        assert (await world.read(0)).status is Status.HIT
+
+
+async def test_an_entry_that_nobody_can_read_is_replaced_without_asking_for_it_again_and_again() -> None:
+    async with fleet() as world:
+        await world.read()
+        row = await world.store.inspect(world.question().key, world.call())
+        assert row is not None
+        world.store.put_raw(row.key, row.head[:-1] + b"\x00")
+        world.replicas[0].l1.clear()
+        world.replicas[0].line.sent.clear()
+        assert shown(await world.read()) == MISSED
+        assert world.replicas[0].line.sent.count("lead") == 1
+        assert (await world.read()).status is Status.HIT
 
 
 async def test_a_follower_whose_generations_have_moved_goes_on_with_the_new_ones() -> None:
@@ -939,7 +1026,7 @@ async def test_an_entry_is_explained_by_what_dirtied_it() -> None:
         key_text = world.question().key.text
         assert await world.replicas[0].cache.explain(key_text, world.call()) is None
         assert await world.replicas[0].cache.explain("no key", world.call()) is None
-        await world.bump()  # before the fetch
+        await world.bump(("job:j1",))  # before the fetch
         await world.passes(5)
         await world.read()
         await world.passes(10)
