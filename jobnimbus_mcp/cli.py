@@ -101,7 +101,7 @@ def serve(
 
     settings = _settings()
     _refuse_open_door(settings, host, insecure_loopback=insecure_loopback)
-    if workers > 1 and settings.store_url is None:
+    if workers > 1 and not all(settings.store_url_of(instance) for instance in settings.instances):
         raise SettingsError("REDIS_URL: --workers above 1 needs a Redis, the embedded store is one process's own")
     _stop_on_signals()
     structlog.get_logger().info(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from jobnimbus_mcp.cache.mode import Mode
 from jobnimbus_mcp.errors import ProjectError, UpstreamUnauthorized
 from jobnimbus_mcp.settings import Settings
 
@@ -64,12 +66,12 @@ class StoreAway(Exception):
 class Probes:
     """What doctor asks of the running parts.
 
-    `store`: raises StoreAway; not asked on the embedded store. `check_key(instance)`: returns when JobNimbus accepts
+    `store(instance)`: raises StoreAway; not asked on the embedded store. `check_key(instance)`: returns when JobNimbus accepts
     the server's own key, raises a ProjectError when it does not or could not say. `digest(instance)`: of that key's
     partition. `last_webhook_age_s(instance)`: seconds since the last delivery, None when none is known of.
     """
 
-    store: Callable[[], Awaitable[StoreFacts]]
+    store: Callable[[str], Awaitable[StoreFacts]]
     check_key: Callable[[str], Awaitable[None]]
     digest: Callable[[str], str]
     last_webhook_age_s: Callable[[str], Awaitable[float | None]]
@@ -78,23 +80,34 @@ class Probes:
 async def examine(settings: Settings, probes: Probes) -> list[Finding]:
     """All findings, in the order of the settings table; nothing is changed anywhere."""
     store, keys, webhooks = await asyncio.gather(
-        _store(settings, probes), _keys(settings, probes), _webhooks(settings, probes)
+        _stores(settings, probes), _keys(settings, probes), _webhooks(settings, probes)
     )
-    return [*store, *_cache(settings), _api(settings), *keys, *_callers(settings), *webhooks]
+    return [*store, *_journal(settings), *_cache(settings), _api(settings), *keys, *_callers(settings), *webhooks]
 
 
-async def _store(settings: Settings, probes: Probes) -> list[Finding]:
-    if settings.store_url is None:
-        return [
-            Finding(
-                Level.WARN,
-                "store",
-                "embedded: kept in one process and lost at its end. Set REDIS_URL to share and keep it.",
-            )
-        ]
-    address = settings.store_address
+async def _stores(settings: Settings, probes: Probes) -> list[Finding]:
+    """Of every store there is; accounts with the same one are told of together."""
+    sharing: dict[str | None, list[str]] = {}
+    for instance in settings.instances:
+        url = settings.store_url_of(instance)
+        sharing.setdefault(None if url is None else url.get_secret_value(), []).append(instance)
+    told = await asyncio.gather(*(_store(settings, probes, instances[0]) for instances in sharing.values()))
+    if len(sharing) == 1:
+        return told[0]
+    return [
+        Finding(finding.level, f"{finding.subject} of {', '.join(instances)}", finding.sentence)
+        for instances, findings in zip(sharing.values(), told, strict=True)
+        for finding in findings
+    ]
+
+
+async def _store(settings: Settings, probes: Probes, instance: str) -> list[Finding]:
+    if settings.store_url_of(instance) is None:
+        said = "embedded: kept in one process and lost at its end. Set REDIS_URL to share and keep it."
+        return [Finding(Level.WARN, "store", said)]
+    address = settings.store_address_of(instance)
     try:
-        facts = await asyncio.wait_for(probes.store(), PROBE_BOUND_S)
+        facts = await asyncio.wait_for(probes.store(instance), PROBE_BOUND_S)
     except (StoreAway, TimeoutError) as away:
         why = str(away) or "no answer in time"
         said = f"{address} cannot be used ({why}); start it or correct REDIS_URL. Until then every read asks JobNimbus."
@@ -106,6 +119,20 @@ async def _store(settings: Settings, probes: Probes) -> list[Finding]:
         _eviction(facts),
         _persistence(facts),
     ]
+
+
+def _journal(settings: Settings) -> list[Finding]:
+    """Can webhooks be kept that arrive while Redis is away?"""
+    if not settings.webhooks_enabled or not any(settings.store_url_of(instance) for instance in settings.instances):
+        return []
+    nearest = settings.data_dir
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        said = f"kept in {settings.data_dir} (DATA_DIR) while Redis is away; let that outlive a restart."
+        return [Finding(Level.OK, "journal", said)]
+    said = f"{settings.data_dir} cannot be written: a webhook that comes while Redis is away is lost. Set DATA_DIR."
+    return [Finding(Level.BAD, "journal", said)]
 
 
 def _reachable(settings: Settings, address: str, facts: StoreFacts) -> Finding:
@@ -164,8 +191,23 @@ def _consistency(settings: Settings, instance: str) -> Finding:
     if not _hears_of_changes(settings, instance):
         said = "ttl: no webhook secret is set, so lifetimes are the only bound on how old an answer is; see webhooks."
         return Finding(Level.WARN, subject, said)
-    said = f"{settings.cache_consistency}: no read that starts after a webhook was answered returns older data."
-    return Finding(Level.OK, subject, said)
+    mode = settings.cache_consistency
+    if settings.consistency_overrides:
+        kinds = ", ".join(
+            f"{entity}{'' if operation is None else ' ' + operation} {one.value}"
+            for (entity, operation), one in sorted(settings.consistency_overrides.items(), key=str)
+        )
+        return Finding(Level.OK, subject, f"{mode.value}: {_PROMISES[mode]} Otherwise: {kinds}.")
+    return Finding(Level.OK, subject, f"{mode.value}: {_PROMISES[mode]}")
+
+
+_NONE_OLDER = "no read that starts after a webhook was answered returns older data."
+_PROMISES = {
+    Mode.STRICT: _NONE_OLDER,
+    Mode.BARRIER: _NONE_OLDER,
+    Mode.BOUNDED: "no read that starts 2 s after a webhook was answered returns older data.",
+    Mode.ANY: "an answer may be older than a webhook, and says so.",
+}
 
 
 def _hears_of_changes(settings: Settings, instance: str) -> bool:
@@ -238,7 +280,7 @@ async def _webhooks(settings: Settings, probes: Probes) -> list[Finding]:
     if not settings.webhooks_enabled:
         said = "off (503): no change is learnt of, so a lifetime is the only bound of staleness. Set WEBHOOK_SECRET."
         return [Finding(Level.WARN, "webhooks", said)]
-    if settings.store_url is None:
+    if not any(settings.store_url_of(instance) for instance in settings.instances):
         return [Finding(Level.OK, "webhooks", "on; ask the server's get_webhooks what has been received.")]
     return list(await asyncio.gather(*(_deliveries(settings, probes, instance) for instance in settings.instances)))
 

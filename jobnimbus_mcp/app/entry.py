@@ -66,7 +66,7 @@ async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
 
     async with app.running():
         yield Probes(
-            store=lambda: store_facts(revealed(settings.store_url) or ""),
+            store=lambda instance: store_facts(revealed(settings.store_url_of(instance)) or "", tenant=instance),
             check_key=check_key,
             digest=digest,
             last_webhook_age_s=last_webhook_age_s,

@@ -360,7 +360,8 @@ class DiskJournal:
 
 
 class Origin:
-    """Registers, each with its version and when it got that. `lag_s`: its lists show what was so long ago, at most."""
+    """Registers, each with its version and when it got that. `lag_s`: its lists, not its records, show what was so long
+    ago, at most."""
 
     def __init__(self, loop: SeededLoop, chance: random.Random) -> None:
         self._loop = loop
@@ -386,7 +387,7 @@ class Origin:
         await asyncio.sleep(self._chance.choice((0.0, 0.002, 0.02)))
         if self._chance.random() < self.trouble:
             await self._fail()
-        behind_s = self._chance.uniform(0, self.lag_s)
+        behind_s = self._chance.uniform(0, self.lag_s) if key.operation == "list" else 0.0
         history = self.written[key.tenant, register]
         version = max(version for at, version in history if at <= max(0.0, self._loop.time() - behind_s))
         await asyncio.sleep(self._chance.choice((0.0, 0.002, 0.02, 0.1)))
@@ -951,7 +952,8 @@ def simulated(seed: int, scenario: Scenario) -> World:
 
 def wrong(world: World) -> list[str]:
     scenario = world.scenario
-    grace_s = scenario.lag_s + scenario.short.settle_s if scenario.lag_s else 0.0
+    # A list that lags is kept for as long as it may, counted from before its fetch.
+    grace_s = scenario.lag_s + scenario.short.settle_s + 0.5 if scenario.lag_s else 0.0
     found = world.history.violations(bounded=not scenario.registers_l1, grace_s=grace_s)
     return [*found, *world.loop.troubles]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ def probes(
     key: Exception | None = None,
     webhook_age_s: float | Exception | None = 30,
 ) -> Probes:
-    async def ask_store() -> StoreFacts:
+    async def ask_store(_instance: str) -> StoreFacts:
         if isinstance(store, Exception):
             raise store
         return store
@@ -124,6 +126,47 @@ async def test_accounts_are_told_apart() -> None:
 async def test_any_webhook_secret_of_an_account_makes_its_reads_fresh(variable: str) -> None:
     told = await finding({variable: TOKEN}, "consistency of default", probes())
     assert (told.level, told.sentence.partition(":")[0]) == (Level.OK, "barrier")
+
+
+async def test_a_redis_of_an_accounts_own_is_told_of_by_itself() -> None:
+    asked: list[str] = []
+
+    async def ask_store(instance: str) -> StoreFacts:
+        asked.append(instance)
+        if instance == "new-haven":
+            raise StoreAway("refused")
+        return GOOD
+
+    env = {"JOBNIMBUS_INSTANCES": "stamford,hamden,new-haven", "REDIS_URL": "redis://cache"}
+    env |= {"REDIS_URL_NEW_HAVEN": "redis://other"}
+    found = await examine(Settings.from_env(env), replace(probes(), store=ask_store))
+    told = {one.subject: one for one in found}
+    assert asked == ["stamford", "new-haven"]
+    assert told["redis of stamford, hamden"].level is Level.OK
+    assert (told["redis of new-haven"].level, "redis://other" in told["redis of new-haven"].sentence) == (
+        Level.BAD,
+        True,
+    )
+
+
+async def test_a_journal_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    told = await finding(FULL | {"DATA_DIR": str(in_the_way / "data")}, "journal", probes())
+    assert (told.level, "DATA_DIR" in told.sentence) == (Level.BAD, True)
+    told = await finding(FULL | {"DATA_DIR": str(tmp_path / "not" / "yet")}, "journal", probes())
+    assert told.level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"CACHE_CONSISTENCY": "bounded"}, "bounded: no read that starts 2 s after"),
+        ({"CACHE_CONSISTENCY_JOBS_LIST": "any"}, "Otherwise: jobs list any."),
+    ],
+)
+async def test_a_weaker_promise_is_told_as_what_it_is(env: dict[str, str], said: str) -> None:
+    assert said in (await finding(FULL | env, "consistency of default", probes())).sentence
 
 
 async def test_no_finding_holds_a_secret() -> None:

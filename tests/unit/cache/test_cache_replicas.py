@@ -878,6 +878,7 @@ async def test_followers_of_a_fetch_that_a_bump_overtook_share_one_that_is_kept(
 async def test_an_entry_that_nobody_can_read_is_replaced_without_asking_for_it_again_and_again() -> None:
     async with fleet() as world:
         await world.read()
+        await ticks()
         row = await world.store.inspect(world.question().key, world.call())
         assert row is not None
         world.store.put_raw(row.key, row.head[:-1] + b"\x00")
