@@ -28,7 +28,7 @@ from jobnimbus_mcp.cache.ports import L1_LEASE_S
 __all__ = ["HTTP_FAULTS", "check_http"]
 
 SERVERS = 3
-JOBS, READERS, WRITERS = 24, 12, 6
+JOBS, READERS, WRITERS = 24, 12, 12
 LATENCY_MS = 4
 CONNECTION_USES = 20
 """A reader's connection goes to one server; after so many calls it makes a new one, which goes to the next."""
@@ -243,7 +243,7 @@ async def _until_done(
     order: list[str] = []
     told = time.monotonic()
     while not run.sweep.violations and time.monotonic() - began < most_s:
-        await asyncio.sleep(chance.uniform(0.3, 2.5))
+        await asyncio.sleep(chance.uniform(0.5, 4.0))
         run.sweep.check()
         for task in tasks:
             if task.done():

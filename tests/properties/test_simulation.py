@@ -28,10 +28,11 @@ from unittest import mock
 import pytest
 import structlog
 
-from jobnimbus_mcp.cache import streams_memory
+from jobnimbus_mcp.cache import fetch, streams_memory
 from jobnimbus_mcp.cache.applied_log import AppliedLog
 from jobnimbus_mcp.cache.barrier import Barrier
 from jobnimbus_mcp.cache.coherence import Coherence
+from jobnimbus_mcp.cache.floors import Life, life
 from jobnimbus_mcp.cache.guarded import GuardedStore
 from jobnimbus_mcp.cache.holding import Holding
 from jobnimbus_mcp.cache.invalidate import Invalidator
@@ -1055,6 +1056,13 @@ def _joins_any_flight() -> Any:
     return mock.patch.object(SingleFlight, "fly", broken)
 
 
+def _floors_ignored() -> Any:
+    def broken(policy: Policy, loaded: Loaded, settles: Any, floors: Any, random01: float) -> Life:
+        return life(policy, loaded, (), {}, random01)
+
+    return mock.patch.object(fetch, "life", broken)
+
+
 def _dirty_for_all() -> Any:
     look = Looks.look
 
@@ -1069,6 +1077,9 @@ PLAIN = Scenario(
 )
 AWAY = replace(PLAIN, every_s=0.5)
 BUSY = replace(AWAY, processes=2, registers=8, readers=8, lasts_s=5.0, pauses_s=(0.01, 0.05))
+LAGGING = Scenario(
+    faults=("cut", "kill", "slow"), every_s=3.0, lag_s=1.5, ages=(None,), short=Policy(3600, settle_s=2.0), lasts_s=12.0
+)
 
 MUTANTS: dict[str, tuple[Callable[[], Any], Scenario]] = {
     "fill not guarded": (_bring_unguarded, replace(AWAY, faults=("late",))),
@@ -1084,6 +1095,7 @@ MUTANTS: dict[str, tuple[Callable[[], Any], Scenario]] = {
     "generations after the fetch": (_generations_after_the_fetch, PLAIN),
     "any flight joined": (_joins_any_flight, PLAIN),
     "dirty answers for all": (_dirty_for_all, PLAIN),
+    "floors ignored": (_floors_ignored, replace(LAGGING, pauses_s=(0.3, 8.0))),
     "failovers unseen": (ExitStack, replace(AWAY, faults=("failover",), verified=False)),
     "202 taken for 200": (ExitStack, replace(AWAY, faults=("store freezes", "cut"), believes_202=True)),
 }
@@ -1091,15 +1103,13 @@ MUTANTS: dict[str, tuple[Callable[[], Any], Scenario]] = {
 
 # -- the runs ----------------------------------------------------------------------------------------------------------
 
-ORIGIN_LAG_S = 1.5
-
 HARSH: dict[str, Scenario] = {
     "everything": Scenario(faults=FAULTS),
     "everything, often": Scenario(faults=FAULTS, every_s=0.3),
     "bounded": Scenario(faults=FAULTS, registers_l1=False, modes=(Mode.BOUNDED, Mode.BOUNDED, Mode.STRICT, Mode.ANY)),
     "moving stores": replace(AWAY, faults=("failover", "clock", "cut", "kill", "freeze", "flush")),
     "bad networks": replace(AWAY, faults=("slow", "lossy", "cut", "deaf", "store fails", "evict")),
-    "a lagging origin": Scenario(faults=("cut", "kill", "slow"), every_s=3.0, lag_s=ORIGIN_LAG_S, ages=(None,)),
+    "a lagging origin": LAGGING,
 }
 
 
