@@ -66,9 +66,9 @@ class StoreAway(Exception):
 class Probes:
     """What doctor asks of the running parts.
 
-    `store(instance)`: raises StoreAway; not asked on the embedded store. `check_key(instance)`: returns when JobNimbus accepts
-    the server's own key, raises a ProjectError when it does not or could not say. `digest(instance)`: of that key's
-    partition. `last_webhook_age_s(instance)`: seconds since the last delivery, None when none is known of.
+    `store(instance)`: raises StoreAway; not asked on the embedded store. `check_key(instance)`: returns when JobNimbus
+    accepts the server's own key, raises a ProjectError when it does not or could not say. `digest(instance)`: of that
+    key's partition. `last_webhook_age_s(instance)`: seconds since the last delivery, None when none is known of.
     """
 
     store: Callable[[str], Awaitable[StoreFacts]]
@@ -125,7 +125,7 @@ def _journal(settings: Settings) -> list[Finding]:
     """Can webhooks be kept that arrive while Redis is away?"""
     if not settings.webhooks_enabled or not any(settings.store_url_of(instance) for instance in settings.instances):
         return []
-    nearest = settings.data_dir
+    nearest = settings.data_dir / "journal"
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):

@@ -47,8 +47,8 @@ async def run_stdio(settings: Settings) -> None:
 
 @asynccontextmanager
 async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
-    """What doctor asks, over the same parts that serve."""
-    app = build(settings)
+    """What doctor asks, over the same parts that serve; what the servers left in the journal is theirs."""
+    app = build(settings, Overrides(background=False))
 
     async def check_key(instance: str) -> None:
         caller = app.identities.identify(None, instance)

@@ -58,6 +58,7 @@ class Overrides:
     """What tests and the demo put in place of the real thing.
 
     `freeze_heap`: for a process that serves for long: what was built at its start is left out of garbage collection.
+    `background` False: for a process that only asks: nothing is healed, followed, counted or taken from the journal.
     """
 
     clock: Clock | None = None
@@ -65,6 +66,7 @@ class Overrides:
     upstream_transport: httpx.AsyncBaseTransport | None = None
     random01: Callable[[], float] | None = None
     freeze_heap: bool = False
+    background: bool = True
 
 
 @dataclass
@@ -207,6 +209,10 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         try:
+            if not given.background:
+                async with side.connected():
+                    yield
+                return
             async with side.opened(), refreshing(adaptive):
                 if any(one.redis is None for one in accounts.stores):
                     log.info("store is embedded", note="kept in this process; set REDIS_URL to share and keep it")

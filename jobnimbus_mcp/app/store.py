@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from jobnimbus_mcp.app.accounts import Accounts, StoreOfAccounts
@@ -48,6 +48,10 @@ REDIS_CONNECTIONS = 40
 IN_FLIGHT = 32
 """Commands sent at once; fewer than connections, so that the budget and health never wait for one."""
 
+_FILLS_WITHIN_S = 0.5
+_LEAVE_WITHIN_S = 0.8
+"""At a stop, after the calls in flight have had theirs: together with what paying debts may take, under two seconds."""
+
 _MEGABYTE = 1024 * 1024
 _LEVELS = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}
 
@@ -65,15 +69,31 @@ class StoreSide:
     async def opened(self) -> AsyncIterator[None]:
         """Heal, stay coherent and hand over counts in the background; at the end let fills finish, leave the fleet and
         close the connections."""
+        async with self.connected(), AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
+            for one in self.accounts.stores:
+                await one.store.start()
+                await one.coherence.start()
+            await stack.enter_async_context(_flushing(self.counts, self.clock))
+            yield
+
+    async def _close(self) -> None:
+        """Everything at once, and each step bounded: neither many stores nor frozen ones make a stop long."""
+        stores = self.accounts.stores
+        await asyncio.gather(*(_within(_FILLS_WITHIN_S, one.cache.aclose()) for one in stores))
+        await asyncio.gather(
+            _within(_LEAVE_WITHIN_S, _flushed(self.counts)),
+            *(_within(_LEAVE_WITHIN_S, one.coherence.aclose()) for one in stores),
+            *(one.store.aclose() for one in stores),
+        )
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Ask the stores, and do nothing of one's own accord."""
         async with AsyncExitStack() as stack:
             for one in self.accounts.stores:
                 if one.redis is not None:
                     stack.push_async_callback(one.redis.aclose)
-                await stack.enter_async_context(one.store)
-                await one.coherence.start()
-                stack.push_async_callback(one.coherence.aclose)
-                stack.push_async_callback(one.cache.aclose)
-            await stack.enter_async_context(_flushing(self.counts, self.clock))
             yield
 
 
@@ -204,18 +224,12 @@ def _store(
 
 @asynccontextmanager
 async def _flushing(counts: SharedCounts, clock: Clock) -> AsyncIterator[None]:
-    """Hand the tally over now and then, and once more at the end; while the store is away it is kept."""
-
-    async def flush() -> None:
-        try:
-            await counts.flush()
-        except CacheUnavailable:
-            return  # counted by the store's guard; the counts wait for the next time
+    """Hand the tally over now and then; while the store is away it is kept."""
 
     async def for_ever() -> None:
         while True:
             await clock.sleep(TALLY_EVERY_S)
-            await flush()
+            await _flushed(counts)
 
     task = asyncio.get_running_loop().create_task(for_ever())
     try:
@@ -223,4 +237,17 @@ async def _flushing(counts: SharedCounts, clock: Clock) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await flush()
+
+
+async def _flushed(counts: SharedCounts) -> None:
+    try:
+        await counts.flush()
+    except CacheUnavailable:
+        return  # counted by the store's guard; the counts wait for the next time
+
+
+async def _within(seconds: float, closing: Awaitable[None]) -> None:
+    """What has not ended by then ends with the process."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await closing

@@ -33,6 +33,7 @@ class Barrier:
         self._clock = clock
         self._recorder = recorder
         self._whole_s = lease_s + margin_s
+        self._over_s = lease_s + margin_s / 2
 
     async def passed(self, tenant: str, told: Told, call: Call) -> None:
         """Return when no L1 serves anything older any more. Never fails: a store that cannot tell who has applied it
@@ -50,11 +51,13 @@ class Barrier:
         # Its own: what the caller's has left, or has learnt of the store, must not cut the promise short.
         polling = Call.begin(self._clock, call.request_id, within_s=self._whole_s + 1.0)
         first: dict[str, bytes] | None = None
+        first_at = entered
         polls, pause_s = 0, _PAUSE_S
         try:
             while True:
                 behind = await self._store.behind(tenant, position, polling)
-                first = behind if first is None else first
+                if first is None:
+                    first, first_at = behind, self._clock.monotonic()
                 if not behind:
                     return "applied"
                 remaining_s = entered + self._whole_s - self._clock.monotonic()
@@ -69,7 +72,8 @@ class Barrier:
             still: dict[str, bytes | None] = {
                 name: value for name, value in behind.items() if first.get(name) == value and name != ANYBODY
             }
-            if still:
+            # Who renewed just before a first look that came late may hold on until then, and must not be forgotten.
+            if still and self._clock.monotonic() - first_at >= self._over_s:
                 structlog.get_logger().warning("struck from the fleet", instance=tenant, processes=len(still))
                 await self._store.strike(tenant, still, polling)
         except StoreError as error:

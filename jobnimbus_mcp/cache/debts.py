@@ -72,6 +72,12 @@ class Debts:
             kept.line.notice is None for _, kept in self._lines.get(tenant, {}).values()
         )
 
+    def renewal_left(self, tenant: str) -> bool:
+        """The disk holds a line already that asks for a renewal. One without tags stands for what could not be read or
+        applied, and it alone is on the disk."""
+        lines = self._lines.get(tenant, {}).values()
+        return any(kept.line.notice is None and kept.line.tags for _, kept in lines)
+
     def renewed(self, tenant: str, mark: int) -> list[Kept]:
         """The epoch has been renewed after `mark` was taken. Which lines asked for no more than that: they are done."""
         causes = self._renewals.get(tenant, {})

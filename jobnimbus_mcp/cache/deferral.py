@@ -17,8 +17,9 @@ from jobnimbus_mcp.telemetry.recorder import Recorder
 
 __all__ = ["ADOPT_EVERY_S", "JOURNAL_WITHIN_S", "Deferral"]
 
-ADOPT_EVERY_S = 10.0
-"""How often to look for what dead processes have left; a living one applies its own."""
+ADOPT_EVERY_S = 0.5
+"""How often to look for what dead processes have left; a living one applies its own. As often as debts are paid, since
+whoever else lives here may trust the store meanwhile."""
 
 JOURNAL_WITHIN_S = 2.0
 """A disk that takes longer is no better than none: the sender is asked to come again."""

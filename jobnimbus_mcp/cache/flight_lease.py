@@ -72,13 +72,14 @@ class FlightLeases:
             # Listening begins before the question who leads: a fetch that ends in between is heard of.
             with self._coherence.waiting(key.tenant, errand.key_text) as waiting:
                 try:
-                    lead = await self._store.lead(
-                        key, look.seen, token, etag=errand.replaces, patient=errand.patient, call=call
-                    )
+                    lead = await self._store.lead(key, look.seen, token, etag=errand.replaces, patient=True, call=call)
+                    insists = lead.verdict is LeadVerdict.THROTTLED and not errand.patient
+                    if insists:
+                        lead = await self._store.lead(key, look.seen, token, etag=errand.replaces, call=call)
                 except StoreError:
                     break  # the store's driver has counted it; the fetch is not shared
                 if lead.verdict is LeadVerdict.LED:
-                    return await self._lead(errand, look, token, lead, fetch)
+                    return await self._lead(errand, look, token, lead, fetch, insists=insists)
                 if lead.verdict is LeadVerdict.THROTTLED:
                     self._count("throttled")
                     raise Throttled(lead.wait_s)
@@ -106,7 +107,8 @@ class FlightLeases:
         await fetch(look, "", None)
         return None
 
-    async def _lead(self, errand: Errand, look: Look, token: str, lead: Lead, fetch: Fetch) -> None:
+    async def _lead(self, errand: Errand, look: Look, token: str, lead: Lead, fetch: Fetch, *, insists: bool) -> None:
+        """`insists`: others leave the origin alone now; if it fails again, their pause is begun anew and no longer."""
         self._count("leader")
         keeping = asyncio.get_running_loop().create_task(self._keep(errand, token))
         began = self._clock.monotonic()
@@ -116,7 +118,7 @@ class FlightLeases:
         except BaseException as error:
             result = "failed"
             if origin_failed(error, self._clock.monotonic() - began, errand.question.policy):
-                failures = lead.failures + 1
+                failures = max(1, lead.failures) if insists else lead.failures + 1
             raise
         finally:
             keeping.cancel()

@@ -14,11 +14,13 @@ import secrets
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from errno import EEXIST
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 import structlog
 
@@ -64,6 +66,42 @@ class _Asked:
     error: Exception | None = None
 
 
+class _Steps:
+    """Does steps one after the other in a thread that no process waits for at its end, however long a disk hangs."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self.closed = False
+
+    def submit(self, step: Callable[[], T]) -> Future[T]:
+        """Its result; `RuntimeError` when closed."""
+        if self.closed:
+            raise RuntimeError("closed")
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="journal", daemon=True)
+            self._thread.start()
+        future: Future[T] = Future()
+        self._queue.put((step, future))
+        return future
+
+    def close(self) -> None:
+        """Take nothing more; what has been asked for is done."""
+        if not self.closed:
+            self.closed = True
+            self._queue.put(None)
+
+    def _run(self) -> None:
+        while (asked := self._queue.get()) is not None:
+            step, future = asked
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(step())
+            except BaseException as error:  # the boundary of the thread: whoever waits is told
+                future.set_exception(error)
+
+
 def _durably(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
@@ -95,7 +133,7 @@ class JournalFile:
         self._file_lines = file_lines
         self._write = write
         self._unique = unique
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._steps = _Steps()
         self._asked: deque[_Asked] = deque()
         # Changed by the thread only.
         self._last_ref = 0
@@ -124,11 +162,11 @@ class JournalFile:
         try:
             await self._done(self._close)
         finally:
-            self._thread.shutdown(wait=False)
+            self._steps.close()
 
     async def _done(self, step: Callable[[], T]) -> T:
         try:
-            working = self._thread.submit(step)
+            working = self._steps.submit(step)
         except RuntimeError as error:  # of a thread that has been shut down
             raise JournalError("closed") from error
         try:
@@ -176,7 +214,7 @@ class JournalFile:
         return file
 
     def _created(self, tenant: str) -> _File:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _made(self._directory)
         for _ in range(_NAMES_TRIED):
             path = self._directory / f"{tenant}.{self._unique()}{_ENDING}"
             try:
@@ -308,6 +346,21 @@ def _content(descriptor: int) -> bytes:
     while part := os.read(descriptor, 1 << 20):
         parts.append(part)
     return b"".join(parts)
+
+
+def _made(directory: Path) -> None:
+    """Make it and what is missing above it, each for the owner alone, and each name durable like what is in it."""
+    if directory.is_dir():
+        return
+    if directory.parent != directory:
+        _made(directory.parent)
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise
+        return
+    _sync_directory(directory.parent)
 
 
 def _sync_directory(directory: Path) -> None:

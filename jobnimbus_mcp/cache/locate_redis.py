@@ -7,16 +7,18 @@ acknowledged a moment ago, and would answer with what it was about.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisClusterException
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobnimbus_mcp.cache.address import Place
 
@@ -25,6 +27,11 @@ __all__ = ["ClusterLocator", "Locator", "NotLocated", "SentinelLocator"]
 ANSWER_S = 0.5
 """How long one Sentinel or node is waited for before the next is asked: little of a failover's time, and many times
 what one that is alive takes."""
+
+
+_LATE_S = 0.15
+"""How long others are waited for once one has named a master: little of a command's patience, and many times what one
+that is alive takes."""
 
 
 class NotLocated(RedisConnectionError):
@@ -49,10 +56,12 @@ class Locator(Protocol):
 
 
 class SentinelLocator:
-    """Asks one Sentinel after the other. `options`: of the connections to them, TLS and credentials included.
+    """Asks all Sentinels and believes the one that knows of the latest failover. `options`: of the connections to them,
+    TLS and credentials included.
 
-    A master that was cut off or frozen while another was made does not know it, and answers as it did. So the Sentinels
-    are asked again each second, and what they say counts, not what the old one says.
+    A master that was cut off or frozen while another was made does not know it, and answers as it did; so does a
+    Sentinel that was cut off with it. So the Sentinels are asked again each second, and what most recently was agreed
+    on counts, not what the old ones say.
     """
 
     watch_s: float | None = 1.0
@@ -62,11 +71,40 @@ class SentinelLocator:
         self._sentinel = Sentinel(places, sentinel_kwargs=_bounded(options))  # type: ignore[no-untyped-call]
 
     async def locate(self, failed: Place | None, hint: Exception | None) -> Place:
-        host, port = await self._sentinel.discover_master(self._master)
-        return str(host), int(port)
+        asked = [asyncio.ensure_future(self._masters(sentinel)) for sentinel in self._sentinel.sentinels]
+        pending = set(asked)
+        named: dict[int, Place] = {}
+        errors: list[BaseException] = []
+        try:
+            while pending:
+                done, pending = await asyncio.wait(
+                    pending, timeout=_LATE_S if named else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for one in done:
+                    error = one.exception()
+                    if error is not None:
+                        errors.append(error)
+                        continue
+                    state = one.result().get(self._master)
+                    if state and self._sentinel.check_master_state(state, self._master):
+                        named[int(state["config-epoch"])] = (str(state["ip"]), int(state["port"]))
+        finally:
+            for one in pending:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if not named:
+            refused = (error for error in errors if not isinstance(error, (RedisConnectionError, RedisTimeoutError)))
+            raise next(refused, MasterNotFoundError("no master found"))
+        return named[max(named)]
 
     async def aclose(self) -> None:
         await self._sentinel.aclose()
+
+    async def _masters(self, sentinel: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = await sentinel.sentinel_masters()
+        return found
 
 
 class ClusterLocator:

@@ -72,6 +72,10 @@ class ReadyPool(ConnectionPool):
         self._marks: dict[Any, set[str]] = {}
         self._open = True
         self._told = False
+        self.process = ""
+        """Which process of the server its users found last, as they call it; for them to note, as is the next."""
+        self.confirmed: dict[str, str] = {}
+        """By tenant, the last invalidation that was confirmed to them."""
 
     @property
     def place(self) -> Place | None:
@@ -141,9 +145,10 @@ class ReadyPool(ConnectionPool):
 
     async def report(self, connection: Any, error: RedisError) -> None:
         """What a command on this connection was answered; a server that is not in charge is left."""
-        if self._where is None or not (isinstance(error, _ELSEWHERE) or str(error).startswith("UNBLOCKED")):
+        if not (isinstance(error, _ELSEWHERE) or str(error).startswith("UNBLOCKED")):
             return
-        if self._where.forget(_place(connection), error):
+        # One address may lead to another server by now as well, but for new connections only.
+        if self._where is None or self._where.forget(_place(connection), error):
             for other in self._busy:
                 other.mark_for_reconnect()
             await self._drop_idle()

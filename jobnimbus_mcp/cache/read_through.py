@@ -176,12 +176,14 @@ class ReadThrough:
         return self._l1.stats()
 
     async def aclose(self) -> None:
-        """Let loads, refreshes and fills under way end, under a bound."""
-        await asyncio.gather(self._refreshes.aclose(), self._loads.aclose())
-        # A refresh may have begun a load after the others had ended.
-        await self._loads.aclose(within_s=0.0)
-        await self._admission.aclose()
-        await self._looks.aclose()
+        """Let loads, refreshes and fills under way end, under a bound; cut short, it gives them up at once."""
+        try:
+            await asyncio.gather(self._refreshes.aclose(), self._loads.aclose())
+        finally:
+            # A refresh may have begun a load after the others had ended.
+            await self._loads.aclose(within_s=0.0)
+            await self._admission.aclose()
+            await self._looks.aclose()
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -294,7 +296,8 @@ class ReadThrough:
                     raise
                 meanwhile = _SLOW
                 # Those who come now do not wait as long for the same load again.
-                self._throttle.told(errand.key_text, self._clock.monotonic() + errand.question.policy.soft_s)
+                until = self._clock.monotonic() + errand.question.policy.soft_s
+                self._throttle.told(errand.key_text, until, slow=True)
             except (Throttled, *ORIGIN_FAULTS):
                 meanwhile = _AWAY
         await self._admission.may_show(errand.question.key, seen, errand.admit, errand.call)

@@ -74,14 +74,16 @@ class Refreshes:
         task.add_done_callback(lambda _: self._tasks.pop(errand.key_text, None))
 
     async def aclose(self, within_s: float = 2.0) -> None:
-        """Begin no more; let what is under way end, for so long; then cancel it."""
+        """Begin no more; let what is under way end, for so long, or until this is cancelled itself; then cancel it."""
         self._closed = True
         tasks = set(self._tasks.values())
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=within_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            try:
+                await asyncio.wait(tasks, timeout=within_s)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, errand: Errand, reason: str) -> None:
         result = "cancelled"

@@ -18,7 +18,7 @@ from jobnimbus_mcp.cache.commands import Commands
 from jobnimbus_mcp.cache.debts import Debts
 from jobnimbus_mcp.cache.deferral import Deferral
 from jobnimbus_mcp.cache.journal import Kept, Line
-from jobnimbus_mcp.cache.ports import EVERYTHING, L1_LEASE_S, Store, StoreError, StoreNotTried, StoreOutOfMemory
+from jobnimbus_mcp.cache.ports import L1_LEASE_S, Store, StoreError, StoreNotTried, StoreOutOfMemory
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.resilience.breaker import State
@@ -34,7 +34,7 @@ _AT_ONCE = 4
 """Past the bound on commands in flight, so no more than the client has connections to spare."""
 
 _TRIES = 3
-_CLOSE_WITHIN_S = 1.5
+_CLOSE_WITHIN_S = 0.8
 
 
 class Repayer:
@@ -105,7 +105,8 @@ class Repayer:
             await self._deferral.aclose()
 
     async def _leave(self, tenant: str) -> None:
-        waits = not self._debts.renewal_due(tenant)
+        # Once is enough, or each restart without the store would add a line.
+        waits = self._debts.renewal_left(tenant) or not self._debts.renewal_due(tenant)
         if waits or (self._deferral is not None and await self._deferral.leave(tenant)):
             structlog.get_logger().warning("invalidations wait in the journal", instance=tenant)
         else:
@@ -288,7 +289,7 @@ class Repayer:
             return
         self._tries.pop(kept.ref, None)
         structlog.get_logger().error("journal line cannot be applied", instance=kept.line.tenant)
-        self._debts.keep(Kept(kept.ref, Line(kept.line.tenant, (EVERYTHING,), None)))
+        self._debts.keep(Kept(kept.ref, Line(kept.line.tenant, (), None)))
 
     async def _replay(self, line: Line, within_s: float) -> None:
         notice = line.notice

@@ -19,13 +19,22 @@ from redis.exceptions import MovedError, NoScriptError, OutOfMemoryError, ReadOn
 
 from jobnimbus_mcp.cache.key import system_key
 from jobnimbus_mcp.cache.pool_redis import ReadyPool
-from jobnimbus_mcp.cache.ports import StoreError, StoreOutOfMemory, StoreReadOnly, StoreTimeout, StoreUnreachable
+from jobnimbus_mcp.cache.ports import (
+    LOG_LENGTH,
+    START,
+    StoreError,
+    StoreOutOfMemory,
+    StoreReadOnly,
+    StoreTimeout,
+    StoreUnreachable,
+)
 
 __all__ = ["Script", "Scripts", "translated"]
 
 T = TypeVar("T")
 
 _ANOTHER, _UNTOLD = 2, 3
+_NOWHERE = "9999999999999-0"
 _READ_ONLY_REPLIES = ("READONLY", "MISCONF", "NOREPLICAS")
 _AWAY_REPLIES = ("UNBLOCKED",)
 _AWAY = (raised.ConnectionError, OSError, raised.AskError, raised.TryAgainError, raised.ClusterError)
@@ -49,7 +58,7 @@ class Scripts:
             raise TypeError("the client must be one of connect()'s")
         self._pool = pool
         self._new_token = new_token
-        self._told = False
+        self._warned = False
         folder = files("jobnimbus_mcp.cache.scripts")
         texts = {
             item.name.removesuffix(".lua"): item.read_text("utf-8")
@@ -85,6 +94,11 @@ class Scripts:
         except (RedisError, OSError) as error:
             raise _translation(error) from error
 
+    def told(self, tenant: str, position: str) -> None:
+        """An invalidation of the tenant holds, by this line of its log. To be said at once when `run` has returned: the
+        next connection is asked whether it leads to where that line is."""
+        self._pool.confirmed[tenant] = _NOWHERE if position == START else position
+
     async def blocked(self, command: Sequence[Any], *, tenants: Sequence[str] = (), within_s: float = 5.0) -> Any:
         """The reply of a raw command which the server holds back until there is something to say, such as XREAD BLOCK.
 
@@ -109,27 +123,42 @@ class Scripts:
     async def _carried(self, send: Callable[[Any], Awaitable[Any]], tenants: Sequence[str]) -> Any:
         """What `send` returns for a connection to a server that is verified for the tenants."""
         connection = await self._pool.at_hand() or await self._pool.get_connection()
+        marks = self._pool.marks(connection)
         try:
             for tenant in tenants:
-                if tenant not in self._pool.marks(connection):
+                if tenant not in marks:
                     await self._verify(connection, tenant)
-            return await send(connection)
+            answer = await send(connection)
         except RedisError as error:
             await self._pool.report(connection, error)
             raise
         finally:
             await self._pool.release(connection)
+        if tenants and self._pool.process not in marks:
+            # What another process of the server says that was left meanwhile holds nowhere any more.
+            raise raised.ConnectionError("the server was left")
+        return answer
 
     async def _verify(self, connection: Any, tenant: str) -> None:
-        keys = (system_key(tenant, "epoch"), system_key(tenant, "run"))
-        verdict = await self._execute(connection, "verify", keys, (self._new_token(),))
-        if verdict == _ANOTHER:
-            # The older connections may lead to the process that was there before, where it still runs.
-            await self._pool.keep_only(connection)
-        if verdict == _UNTOLD and not self._told:
-            self._told = True
+        pool, confirmed = self._pool, self._pool.confirmed
+        keys = tuple(system_key(tenant, name) for name in ("epoch", "run", "log", "fleet"))
+        while True:
+            last = confirmed.get(tenant, "")
+            args = (self._new_token(), LOG_LENGTH, last)
+            verdict, told = await self._execute(connection, "verify", keys, args)
+            run = f"run:{told.decode()}"
+            if run == pool.process or confirmed.get(tenant, "") == last:
+                break  # else the process before has confirmed one more meanwhile
+        if verdict and confirmed.get(tenant) == last:
+            del confirmed[tenant]
+        if verdict == _UNTOLD and not self._warned:
+            self._warned = True
             structlog.get_logger().warning("store does not tell its run id: each new connection empties the cache")
-        self._pool.marks(connection).add(tenant)
+        pool.marks(connection).update((tenant, run))
+        before, pool.process = pool.process, run
+        if verdict == _ANOTHER or before not in ("", run):
+            # The older connections may lead to the process that was there before, where it still runs.
+            await pool.keep_only(connection)
 
     async def _execute(self, connection: Any, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         script = self._scripts[name]

@@ -7,11 +7,21 @@ from collections.abc import Callable, Coroutine, Hashable
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from jobnimbus_mcp.call import Call
+from jobnimbus_mcp.call import CALL_DEADLINE_S, Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import InternalError, Stopping, UpstreamTimeout
 
-__all__ = ["GATHER_S", "JOIN_WITHIN_S", "LINGER_S", "SPACING_S", "Body", "Flight", "Joining", "SingleFlight"]
+__all__ = [
+    "GATHER_S",
+    "JOIN_LEFT_S",
+    "JOIN_WITHIN_S",
+    "LINGER_S",
+    "SPACING_S",
+    "Body",
+    "Flight",
+    "Joining",
+    "SingleFlight",
+]
 
 T = TypeVar("T")
 
@@ -28,8 +38,9 @@ LINGER_S = 2.0
 others of its burst had theirs, and a thousand of them take a busy machine more than a second."""
 
 JOIN_WITHIN_S = 10.0
-"""A flight under way for longer is not joined: it ends with the deadline of the call that began it, which is near, and
-a call that has just come would be given up with it."""
+JOIN_LEFT_S = CALL_DEADLINE_S - JOIN_WITHIN_S
+"""A flight ends with the deadline of the call that began it. One with less time left than this is not joined by a call
+with so much more: it would be given up with the other, which may be old, or have made other reads before this one."""
 
 
 class Joining(Enum):
@@ -46,11 +57,13 @@ class Joining(Enum):
 class Flight(Generic[T]):
     """A load under way. It may go on after it has been answered."""
 
-    __slots__ = ("after", "answered", "began", "detached", "landed", "task", "waiters")
+    __slots__ = ("after", "answered", "began", "deadline", "detached", "landed", "task", "waiters")
 
-    def __init__(self, after: asyncio.Task[None] | None) -> None:
+    def __init__(self, after: asyncio.Task[None] | None, deadline: float) -> None:
         self.after = after
         """The load it waits for before it begins, though not for long."""
+        self.deadline = deadline
+        """Of the call that began it: the load is given up then, whoever waits."""
         self.began: float | None = None
         self.landed: int | None = None
         self.detached = False
@@ -136,13 +149,15 @@ class SingleFlight(Generic[T]):
                 flight.task.cancel()
 
     async def aclose(self, within_s: float = 2.0) -> None:
-        """Let what is under way end, for so long; then cancel it."""
+        """Let what is under way end, for so long, or until this is cancelled itself; then cancel it."""
         tasks = set(self._tasks)
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=within_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            try:
+                await asyncio.wait(tasks, timeout=within_s)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _joinable(
         self, key: Hashable, joining: Joining, begun_within_s: float | None, looked: int | None, call: Call
@@ -152,6 +167,8 @@ class SingleFlight(Generic[T]):
             return None
         if flight.landed is not None and (looked is None or flight.landed <= looked):
             return None
+        if flight.landed is None and self._ends_too_soon(flight, call):
+            return None
         if flight.began is None:
             return None if call.spaced and flight.spacing else flight
         if joining is Joining.UNBEGUN:
@@ -159,13 +176,15 @@ class SingleFlight(Generic[T]):
         age_s = self._clock.monotonic() - flight.began
         if begun_within_s is not None and age_s > begun_within_s:
             return None
-        if flight.landed is None and age_s > JOIN_WITHIN_S:
-            return None
         return flight
+
+    def _ends_too_soon(self, flight: Flight[T], call: Call) -> bool:
+        left_s = flight.deadline - self._clock.monotonic()
+        return left_s < JOIN_LEFT_S < call.deadline - flight.deadline
 
     def _start(self, key: Hashable, body: Body[T], joining: Joining, call: Call) -> Flight[T]:
         before = self._flights.get(key) if joining is Joining.UNBEGUN and not call.spaced else None
-        flight: Flight[T] = Flight(after=before.task if before is not None else None)
+        flight: Flight[T] = Flight(before.task if before is not None else None, call.deadline)
         if joining is not Joining.NONE:
             self._flights[key] = flight
         if joining is not Joining.UNBEGUN:

@@ -261,6 +261,7 @@ class RedisStore:
         match await self._scripts.run("bump", keys, args, tenant=tenant):
             case [bytes(event_id), int(duplicate), bytes(latency_ms), bytes(position), int(registered), int(unknown)]:
                 told = Told(position.decode(), registered, unknown == 1)
+                self._scripts.told(tenant, told.position)
                 return Applied(event_id.decode(), duplicate == 1, float(latency_ms), len(tags), told)
         raise StoreError("unexpected reply")
 
@@ -269,6 +270,7 @@ class RedisStore:
         args = (self._new_token(), LOG_LENGTH, _YOUNG_US)
         match await self._scripts.run("renew_epoch", keys, args, tenant=tenant):
             case [bytes(position), int(registered), int(unknown)]:
+                self._scripts.told(tenant, position.decode())
                 return Told(position.decode(), registered, unknown == 1)
         raise StoreError("unexpected reply")
 

@@ -25,6 +25,7 @@ def throttle_s(failures: int) -> float:
 class _Pause(NamedTuple):
     failures: int
     until: float
+    slow: bool = False
 
 
 class Throttle:
@@ -40,14 +41,21 @@ class Throttle:
         return pause is not None and now < pause.until
 
     def failed(self, key_text: str, now: float) -> None:
+        """A fetch failed. One made while others are to leave the origin alone makes their pause no longer: else whoever
+        insists in a short outage would have them wait for minutes after it."""
         pause = self._pauses.get(key_text)
-        failures = 1 if pause is None else pause.failures + 1
+        if pause is None:
+            failures = 1
+        elif now < pause.until and not pause.slow:
+            failures = max(1, pause.failures)
+        else:
+            failures = pause.failures + 1
         self._pauses.put(key_text, _Pause(failures, now + throttle_s(failures)))
 
-    def told(self, key_text: str, until: float) -> None:
-        """Another process's fetch failed, and the store says until when to wait."""
+    def told(self, key_text: str, until: float, *, slow: bool = False) -> None:
+        """Another process's fetch failed, and the store says until when to wait; or, `slow`, one has not answered."""
         pause = self._pauses.get(key_text)
-        self._pauses.put(key_text, _Pause(0 if pause is None else pause.failures, until))
+        self._pauses.put(key_text, _Pause(0 if pause is None else pause.failures, until, slow))
 
     def worked(self, key_text: str) -> None:
         self._pauses.discard(key_text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,39 @@ async def test_a_redis_is_told_by_how_it_is_set_up(
 ) -> None:
     told = (await findings(start_redis(*arguments).url, simulator.keys[INSTANCE][0]))[subject]
     assert (told.level, said in told.sentence) == (level, True), told
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_asking_leaves_the_journal_as_it_is_and_makes_none(
+    start_redis: Callable[..., Any], jobnimbus: str, tmp_path: Path, away: bool
+) -> None:
+    """It may be run by another user than the servers, who then could not write there; and with their Redis away."""
+    server = start_redis()
+    if away:
+        server.stop()
+    for kept in (None, b"left by a server\n"):
+        data_dir = tmp_path / ("empty" if kept is None else "used")
+        left = data_dir / "journal" / f"{INSTANCE}.1-a.jsonl"
+        if kept is not None:
+            left.parent.mkdir(parents=True)
+            left.write_bytes(kept)
+        settings = Settings.from_env(
+            {
+                "JOBNIMBUS_INSTANCES": INSTANCE,
+                "JOBNIMBUS_API_BASE_URL": jobnimbus,
+                "REDIS_URL": server.url,
+                "WEBHOOK_SECRET": "s3cret-of-the-webhooks-01",
+                "DATA_DIR": str(data_dir),
+            }
+        )
+        async with doctor_probes(settings) as probes:
+            told = {finding.subject: finding for finding in await examine(settings, probes)}
+        assert told["redis"].level is (Level.BAD if away else Level.OK)
+        assert told[f"webhooks of {INSTANCE}"].sentence.startswith("on; what" if away else "on, and none received yet")
+        assert {
+            path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and data_dir in path.parents
+        } == ({} if kept is None else {left: kept})
+        assert data_dir.exists() is (kept is not None)
 
 
 async def test_a_redis_that_is_away_is_bad_and_the_key_is_checked_all_the_same(

@@ -42,6 +42,25 @@ async def main():
 asyncio.run(main())
 """
 
+HANGER = """
+import asyncio, sys, time
+from pathlib import Path
+from jobnimbus_mcp.cache.journal import Line
+from jobnimbus_mcp.cache.journal_file import JournalFile
+
+def hang(descriptor, content):
+    print("ready", flush=True)
+    time.sleep(60)
+
+async def main():
+    journal = JournalFile(Path(sys.argv[1]), tenants=["stamford"], write=hang)
+    appending = asyncio.create_task(journal.append(Line("stamford", ("*",), None)))
+    await asyncio.to_thread(sys.stdin.readline)
+    await asyncio.wait([asyncio.create_task(journal.aclose())], timeout=0.1)
+
+asyncio.run(main())
+"""
+
 ADOPTER = """
 import asyncio, json, sys
 from pathlib import Path
@@ -99,7 +118,7 @@ async def opened(directory: Path) -> AsyncIterator[Callable[..., JournalFile]]:
 
     yield begin
     for journal in journals:
-        if not journal._thread._shutdown:
+        if not journal._steps.closed:
             await journal.aclose()
 
 
@@ -136,20 +155,26 @@ async def test_a_line_is_on_the_disk_when_append_returns_and_for_its_owner_alone
     assert (mode_of(directory), mode_of(directory / name)) == (0o700, 0o600)
 
 
-async def test_what_is_appended_is_synced_before_it_is_promised(
-    opened: Callable[..., JournalFile], monkeypatch: pytest.MonkeyPatch
+async def test_what_is_appended_is_synced_before_it_is_promised_and_so_are_the_names_that_lead_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[int] = []
+    synced: list[Path] = []
     fsync = os.fsync
 
     def noted(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor).st_size)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    await opened().append(line())
-    assert len(encode(line())) in synced
-    assert len(synced) == 2  # the directory as well, for the file's name
+    directory = tmp_path / "state" / "data" / "journal"
+    journal = JournalFile(directory, tenants=(T,))
+    await journal.append(line())
+    (file,) = directory.iterdir()
+    assert synced == [tmp_path, tmp_path / "state", tmp_path / "state" / "data", directory, file]
+    assert [mode_of(made) for made in (tmp_path / "state", tmp_path / "state" / "data", directory)] == [0o700] * 3
+    await journal.append(line(2))
+    assert synced[5:] == [file]
+    await journal.aclose()
 
 
 async def test_a_living_processs_file_is_nobody_elses(opened: Callable[..., JournalFile]) -> None:
@@ -368,6 +393,12 @@ async def test_a_new_file_that_another_process_took_for_a_left_one_is_given_up(
     await journal.append(line(1))
     await journal.append(line(2))
     assert list(files_in(directory)) == [f"{T}.b.jsonl", f"{T}.c.jsonl"]
+
+
+def test_a_disk_that_hangs_does_not_keep_the_process_from_ending(start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start(HANGER)
+    process.communicate("\n", timeout=BOUND_S)
+    assert process.returncode == 0
 
 
 async def test_a_closed_journal_takes_nothing(opened: Callable[..., JournalFile]) -> None:

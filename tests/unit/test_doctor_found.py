@@ -19,7 +19,7 @@ from jobnimbus_mcp.settings import Settings
     ],
 )
 async def test_the_way_to_the_store_is_told(facts: StoreFacts, said: str) -> None:
-    async def store() -> StoreFacts:
+    async def store(_instance: str) -> StoreFacts:
         return facts
 
     async def never(_instance: str) -> None:

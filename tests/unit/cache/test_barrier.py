@@ -107,6 +107,22 @@ async def test_when_all_who_are_behind_live_nobody_is_struck() -> None:
     assert fleet.struck == []
 
 
+async def test_who_may_have_renewed_before_a_first_look_that_came_late_is_not_struck_yet() -> None:
+    """Struck, nobody would wait for it at the next invalidation, and its lease may not be over."""
+
+    class Crowded(Fleet):
+        async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+            if not self.polls:
+                await wait.clock.sleep(0.5)
+            return await super().behind(tenant, position, call)
+
+    fleet = Crowded(frozen=b"6-0|1")
+    wait = Wait(fleet, Told("7-0", 1))
+    assert not await wait.goes_on(WHOLE_S - 0.05)
+    assert await wait.goes_on(0.1)
+    assert fleet.struck == []
+
+
 async def test_where_the_store_cannot_tell_who_is_registered_a_whole_lease_is_waited_for() -> None:
     fleet = Fleet()
     wait = Wait(fleet, Told("7-0", 0, unknown=True))

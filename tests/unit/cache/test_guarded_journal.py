@@ -12,7 +12,7 @@ import structlog
 
 from jobnimbus_mcp.cache.codec import Entry, encode
 from jobnimbus_mcp.cache.debts import CAUSES_MAX
-from jobnimbus_mcp.cache.deferral import ADOPT_EVERY_S, JOURNAL_WITHIN_S
+from jobnimbus_mcp.cache.deferral import JOURNAL_WITHIN_S
 from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
 from jobnimbus_mcp.cache.journal import JournalError, Kept, Line
 from jobnimbus_mcp.cache.key import CacheKey
@@ -72,11 +72,13 @@ class Disk:
 
 
 class Listening(MemoryStore):
-    """Remembers what it was told, and can be deaf to it while all else goes on, or fail at some tags for good."""
+    """Remembers what it was told, and can be deaf to it (or blind, to renewals alone) while all else goes on, or fail at
+    some tags for good."""
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock)
         self.deaf = False
+        self.blind = False
         self.unfit = ""
         self.takes_s = 0.0
         self.bumps: list[tuple[tuple[str, ...], Notice]] = []
@@ -95,7 +97,7 @@ class Listening(MemoryStore):
         return applied
 
     async def renew_epoch(self, tenant: str, call: Call) -> Told:
-        if self.deaf:
+        if self.deaf or self.blind:
             raise StoreUnreachable("deaf")
         self.renewals += 1
         return await super().renew_epoch(tenant, call)
@@ -422,7 +424,8 @@ async def test_what_is_left_later_is_adopted_by_a_process_that_is_running() -> N
         await ticks()
         await world.kept(KEY)
         world.disk.orphans = [Line(T, ("jobs",), world.notice())]
-        await later(world, ADOPT_EVERY_S)
+        # As soon as debts are paid: this process reads what the dead one knew to be old.
+        await later(world, DEBT_RETRY_S)
         assert len(world.store.bumps) == 1
         assert (await world.read()).verdict is Verdict.MISS
 
@@ -468,6 +471,34 @@ async def test_at_the_end_the_journal_is_told_once_more_or_else_left_with_all_th
     assert [line.tags for line in world.disk.orphans] == [("jobs",), (EVERYTHING,)]
     assert [line.notice is None for line in world.disk.orphans] == [False, True]
     assert not [line for line in logged if line["event"] == "invalidation owed and lost"]
+
+
+async def test_restarts_while_the_store_is_away_leave_one_renewal_and_not_one_each() -> None:
+    disk, orphans = Disk(), []
+    for _ in range(3):
+        world = World(disk)
+        world.store.deaf = True
+        async with world.guarded:
+            await ticks()
+            with pytest.raises(StoreError):
+                await world.guarded.renew_epoch(T, world.call())
+        orphans.append(list(disk.orphans))
+    assert orphans == [[Line(T, (EVERYTHING,), None)]] * 3
+
+
+async def test_a_line_that_could_not_be_applied_is_no_renewal_on_the_disk() -> None:
+    world = World()
+    world.store.unfit = "senseless"
+    async with world.guarded:
+        await ticks()
+        world.store.deaf = True
+        assert await world.told(tags=("senseless",))
+        world.store.deaf, world.store.blind = False, True
+        for _ in range(4):
+            await later(world, DEBT_RETRY_S)
+        with pytest.raises(StoreError):
+            await world.guarded.renew_epoch(T, world.call())
+    assert [line.notice is None for line in world.disk.orphans] == [False, True]
 
 
 async def test_what_is_being_written_at_the_end_is_still_told_to_a_store_that_is_back() -> None:
