@@ -150,8 +150,9 @@ class Admission:
         else:
             await self._drop(bearer, call, if_admitted=not seen.admitted)
 
-    async def aclose(self) -> None:
-        await self._flights.aclose()
+    async def aclose(self, within_s: float = 2.0) -> None:
+        """Let checks under way end, for so long; then cancel them."""
+        await self._flights.aclose(within_s)
 
     def _discard_held(self, bearer: Bearer) -> None:
         if bearer.name == bearer.partition:

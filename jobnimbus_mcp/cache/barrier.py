@@ -41,13 +41,13 @@ class Barrier:
         if not told.unknown and not told.registered:
             return
         entered = self._clock.monotonic()
-        end = "unknown" if told.unknown else await self._polled(tenant, told.position, entered, call)
+        end = "unknown" if told.unknown else await self._polled(tenant, told, entered, call)
         if end != "applied":
             await self._clock.sleep(entered + self._whole_s - self._clock.monotonic())
         self._recorder.observe("cache_barrier_seconds", self._clock.monotonic() - entered, end=end)
 
-    async def _polled(self, tenant: str, position: str, entered: float, call: Call) -> str:
-        """applied, lease (it is over) or failed (nobody can tell)."""
+    async def _polled(self, tenant: str, told: Told, entered: float, call: Call) -> str:
+        """applied, lease (it is over), unknown (the register was lost meanwhile) or failed (the store is away)."""
         # Its own: what the caller's has left, or has learnt of the store, must not cut the promise short.
         polling = Call.begin(self._clock, call.request_id, within_s=self._whole_s + 1.0)
         first: dict[str, bytes] | None = None
@@ -55,11 +55,14 @@ class Barrier:
         polls, pause_s = 0, _PAUSE_S
         try:
             while True:
-                behind = await self._store.behind(tenant, position, polling)
+                behind = await self._store.behind(tenant, told.position, polling, register=told.register)
                 if first is None:
                     first, first_at = behind, self._clock.monotonic()
                 if not behind:
                     return "applied"
+                if ANYBODY in behind:
+                    # Once is enough: who registers from here on says nothing of those who were there.
+                    return "unknown"
                 remaining_s = entered + self._whole_s - self._clock.monotonic()
                 if remaining_s <= 0:
                     break
@@ -69,9 +72,7 @@ class Barrier:
                 else:
                     await self._clock.sleep(min(pause_s, remaining_s))
                     pause_s = min(2 * pause_s, _PAUSE_MOST_S)
-            still: dict[str, bytes | None] = {
-                name: value for name, value in behind.items() if first.get(name) == value and name != ANYBODY
-            }
+            still: dict[str, bytes | None] = {name: value for name, value in behind.items() if first.get(name) == value}
             # Who renewed just before a first look that came late may hold on until then, and must not be forgotten.
             if still and self._clock.monotonic() - first_at >= self._over_s:
                 structlog.get_logger().warning("struck from the fleet", instance=tenant, processes=len(still))

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from jobnimbus_mcp.cache.coherence import Coherence
 from jobnimbus_mcp.cache.plan import origin_failed
-from jobnimbus_mcp.cache.ports import FLIGHT_LEASE_S, Floor, Lead, LeadVerdict, Store, StoreError
+from jobnimbus_mcp.cache.ports import ANY_ENTRY, FLIGHT_LEASE_S, Floor, Lead, LeadVerdict, Store, StoreError
 from jobnimbus_mcp.cache.question import Errand, Look
 from jobnimbus_mcp.cache.throttle import throttle_s
 from jobnimbus_mcp.call import Call
@@ -61,25 +61,30 @@ class FlightLeases:
     async def fly(self, errand: Errand, look: Look, fetch: Fetch, look_again: LookAgain) -> None:
         """Have the errand done by one process: this one fetches, or another's fetch is looked up when it has ended.
 
+        One that is to be alone leads where it can, so that others may follow it, and follows nobody.
+
         Raises:
             Throttled: the errand is patient, and the last fetch failed.
             Exception: what `fetch` raised.
         """
         key, call, token = errand.question.key, errand.call, self._token()
+        replaces = ANY_ENTRY if errand.alone else errand.replaces
         until = self._clock.monotonic() + min(FOLLOW_S, call.remaining_s(self._clock) / 2)
         for _ in range(_ROUNDS):
             ended: str | None = None
             # Listening begins before the question who leads: a fetch that ends in between is heard of.
             with self._coherence.waiting(key.tenant, errand.key_text) as waiting:
                 try:
-                    lead = await self._store.lead(key, look.seen, token, etag=errand.replaces, patient=True, call=call)
+                    lead = await self._store.lead(key, look.seen, token, etag=replaces, patient=True, call=call)
                     insists = lead.verdict is LeadVerdict.THROTTLED and not errand.patient
                     if insists:
-                        lead = await self._store.lead(key, look.seen, token, etag=errand.replaces, call=call)
+                        lead = await self._store.lead(key, look.seen, token, etag=replaces, call=call)
                 except StoreError:
                     break  # the store's driver has counted it; the fetch is not shared
                 if lead.verdict is LeadVerdict.LED:
                     return await self._lead(errand, look, token, lead, fetch, insists=insists)
+                if errand.alone:
+                    break
                 if lead.verdict is LeadVerdict.THROTTLED:
                     self._count("throttled")
                     raise Throttled(lead.wait_s)

@@ -240,8 +240,10 @@ class GuardedStore:
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:
         return await self._store.listen(ears, block_s=block_s)
 
-    async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
-        return await self._sent("behind", call, lambda: self._store.behind(tenant, position, call), past_breaker=True)
+    async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
+        return await self._sent(
+            "behind", call, lambda: self._store.behind(tenant, position, call, register=register), past_breaker=True
+        )
 
     async def strike(self, tenant: str, instances: Mapping[str, bytes | None], call: Call) -> None:
         await self._sent("strike", call, lambda: self._store.strike(tenant, instances, call), past_breaker=True)

@@ -108,7 +108,7 @@ class Loads:
         try:
             if self._leases is None:
                 await self._fetcher.fetch(errand, look, flight.answer, floors={})
-            elif errand.alone or look is None or not look.seen.vector or not errand.call.store_usable:
+            elif look is None or not look.seen.vector or not errand.call.store_usable:
                 await self._fetcher.fetch(errand, look, flight.answer, floors=None)
             else:
                 await self._leases.fly(errand, look, fetch, look_again)

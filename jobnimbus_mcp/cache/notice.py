@@ -14,11 +14,13 @@ class Told(NamedTuple):
 
     `registered`: how many instances there are to wait for. `unknown`: the store cannot tell who they are (its epoch or
     their register was lost lately, or the log took no line), so that only a whole lease's time makes sure of them.
+    `register`: which register it was; another one later knows nothing of those who were in it.
     """
 
     position: str = "0-0"
     registered: int = 0
     unknown: bool = False
+    register: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

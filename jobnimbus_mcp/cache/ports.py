@@ -24,6 +24,7 @@ from jobnimbus_mcp.errors import CacheUnavailable
 
 __all__ = [
     "ANYBODY",
+    "ANY_ENTRY",
     "DEDUPE_S",
     "EVERYTHING",
     "FLIGHT_LEASE_S",
@@ -107,6 +108,9 @@ WAKES_LIFE_S = 60
 
 EVERYTHING = "*"
 """What the log tells L1 in the place of a tag when everything of the tenant is invalid."""
+
+ANY_ENTRY = "*"
+"""In the place of an etag: whatever is kept is to be replaced."""
 
 ANYBODY = "_"
 """No instance's name: what the register of instances knows of itself, and `behind` says when it knows no more."""
@@ -318,8 +322,8 @@ class Store(Protocol):
         """Take the lease of fetching `key` at the generations of `seen`, for `FLIGHT_LEASE_S`.
 
         A lease held at other generations is taken over: its fetch can no longer be kept. `etag`: the entry to be
-        replaced ("" none); with another one there at these generations the answer is FILLED. `patient`: the caller has
-        something to serve, so it is told THROTTLED after a failure; others lead.
+        replaced ("" none, `ANY_ENTRY` whichever it is); with another one there at these generations the answer is
+        FILLED. `patient`: the caller has something to serve, so it is told THROTTLED after a failure; others lead.
         """
         ...
 
@@ -385,10 +389,11 @@ class Store(Protocol):
         """
         ...
 
-    async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+    async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
         """Registered instances that have not applied the log up to `position`, with what they last registered.
 
-        With `ANYBODY` among them when the register is younger than that position: who was in the one before is unknown.
+        With `ANYBODY` among them when the register is younger than that position, or is not the one asked for: who was
+        in the one before is unknown. Ages alone do not tell, since another server's clock may be behind.
         """
         ...
 

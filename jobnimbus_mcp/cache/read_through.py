@@ -178,11 +178,11 @@ class ReadThrough:
     async def aclose(self) -> None:
         """Let loads, refreshes and fills under way end, under a bound; cut short, it gives them up at once."""
         try:
-            await asyncio.gather(self._refreshes.aclose(), self._loads.aclose())
+            await asyncio.gather(self._refreshes.aclose(), self._loads.aclose(), self._admission.aclose())
         finally:
-            # A refresh may have begun a load after the others had ended.
+            # A refresh may have begun a load after the others had ended, and a load a check.
             await self._loads.aclose(within_s=0.0)
-            await self._admission.aclose()
+            await self._admission.aclose(within_s=0.0)
             await self._looks.aclose()
 
     # -- what is there -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from jobnimbus_mcp.cache.key import CacheKey
 from jobnimbus_mcp.cache.keyspace_memory import Keyspace
 from jobnimbus_mcp.cache.notice import Applied, Notice, Told
 from jobnimbus_mcp.cache.ports import (
+    ANY_ENTRY,
     ANYBODY,
     DEDUPE_S,
     EVERYTHING,
@@ -202,7 +203,11 @@ class MemoryStore:
     ) -> Lead:
         self._reach()
         entry = self._keys.peek(key.text) or b""
-        if _judged(entry, seen.vector, "", dirty=False) is Verdict.HIT and entry[ETAG_AT] != etag.encode():
+        if (
+            etag != ANY_ENTRY
+            and _judged(entry, seen.vector, "", dirty=False) is Verdict.HIT
+            and entry[ETAG_AT] != etag.encode()
+        ):
             return Lead(LeadVerdict.FILLED)
         name, digest = lease_key(key), hashlib.sha1(seen.vector + b"\n" + seen.guard, usedforsecurity=False).hexdigest()
         newest = max((int(number) for number in _LEADING.findall(seen.vector + b"\n" + seen.guard)), default=0)
@@ -321,7 +326,7 @@ class MemoryStore:
                 return heard
             self._reach()
 
-    async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+    async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
         self._reach()
         last = self._streams.last(tenant)
         # Looking makes no register: one that was lost stays lost until somebody is told of an invalidation.
@@ -329,7 +334,8 @@ class MemoryStore:
         if fleet is None:
             return {ANYBODY: b""}
         late = {name: value for name, value in fleet.instances.items() if not has_applied(value, position, last)}
-        return late | {ANYBODY: fleet.made_us} if made_since(fleet.made_us, position) else late
+        another = made_since(fleet.made_us, position) or (register != b"" and fleet.made_us != register)
+        return late | {ANYBODY: fleet.made_us} if another else late
 
     async def strike(self, tenant: str, instances: Mapping[str, bytes | None], call: Call) -> None:
         self._reach()
@@ -440,7 +446,7 @@ class MemoryStore:
         if position is not None:
             self._made(epoch_key(tenant), life_s=None)
         young = self._clock.monotonic() - fleet.made < L1_LEASE_S + LEASE_MARGIN_S
-        return Told(position or START, len(fleet.instances), unknown or young)
+        return Told(position or START, len(fleet.instances), unknown or young, fleet.made_us)
 
     def _epoch_lost(self, tenant: str) -> bool:
         return tenant in self._had_epoch and self._keys.get(epoch_key(tenant)) is None

@@ -259,8 +259,16 @@ class RedisStore:
             *(part for name, version in notice.floors.items() for part in (name, max(0, version))),
         )
         match await self._scripts.run("bump", keys, args, tenant=tenant):
-            case [bytes(event_id), int(duplicate), bytes(latency_ms), bytes(position), int(registered), int(unknown)]:
-                told = Told(position.decode(), registered, unknown == 1)
+            case [
+                bytes(event_id),
+                int(duplicate),
+                bytes(latency_ms),
+                bytes(position),
+                int(registered),
+                int(unknown),
+                bytes(register),
+            ]:
+                told = Told(position.decode(), registered, unknown == 1, register)
                 self._scripts.told(tenant, told.position)
                 return Applied(event_id.decode(), duplicate == 1, float(latency_ms), len(tags), told)
         raise StoreError("unexpected reply")
@@ -269,9 +277,9 @@ class RedisStore:
         keys = [epoch_key(tenant), log_key(tenant), fleet_key(tenant)]
         args = (self._new_token(), LOG_LENGTH, _YOUNG_US)
         match await self._scripts.run("renew_epoch", keys, args, tenant=tenant):
-            case [bytes(position), int(registered), int(unknown)]:
+            case [bytes(position), int(registered), int(unknown), bytes(register)]:
                 self._scripts.told(tenant, position.decode())
-                return Told(position.decode(), registered, unknown == 1)
+                return Told(position.decode(), registered, unknown == 1, register)
         raise StoreError("unexpected reply")
 
     async def log(self, tenant: str, *, limit: int, since: float | None, call: Call) -> list[LogRow]:
@@ -326,7 +334,7 @@ class RedisStore:
         }
         return {tenant: one for tenant, one in heard.items() if one.changes or one.wakes}
 
-    async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+    async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
         match await self._scripts.run("fleet", [fleet_key(tenant), log_key(tenant)], (), tenant=tenant):
             case [bytes(last), list(flat)]:
                 registered = pairs(flat)
@@ -336,7 +344,8 @@ class RedisStore:
                     for name, value in registered.items()
                     if not has_applied(value, position, last.decode())
                 }
-                return late | {ANYBODY: made or b""} if made_since(made, position) else late
+                another = made_since(made, position) or (register != b"" and made != register)
+                return late | {ANYBODY: made or b""} if another else late
         raise StoreError("unexpected reply")
 
     async def strike(self, tenant: str, instances: Mapping[str, bytes | None], call: Call) -> None:

@@ -152,6 +152,6 @@ def _heard(counted: Mapping[int, Mapping[str, int]], newest: int) -> frozenset[s
         for kind, _, source in (field.partition("|"),)
         if source == "webhook" and number > 0
     }
-    if CALENDAR_KINDS <= told:
+    if told >= CALENDAR_KINDS:
         told.add(Entity.CALENDAR.value)
     return frozenset(told)

@@ -17,6 +17,10 @@ from jobnimbus_mcp.simulator import Simulator
 INSTANCE = "stamford"
 
 
+def files_in(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
 def findings(jobnimbus: str) -> Callable[..., Any]:
     """`await findings(url, key)`: by subject, with the simulator in JobNimbus's place."""
@@ -88,9 +92,7 @@ async def test_asking_leaves_the_journal_as_it_is_and_makes_none(
             told = {finding.subject: finding for finding in await examine(settings, probes)}
         assert told["redis"].level is (Level.BAD if away else Level.OK)
         assert told[f"webhooks of {INSTANCE}"].sentence.startswith("on; what" if away else "on, and none received yet")
-        assert {
-            path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and data_dir in path.parents
-        } == ({} if kept is None else {left: kept})
+        assert files_in(data_dir) == ({} if kept is None else {left: kept})
         assert data_dir.exists() is (kept is not None)
 
 

@@ -1018,8 +1018,8 @@ def _gaps_unseen() -> Any:
 def _polls_see_no_flush() -> Any:
     behind = MemoryStore.behind
 
-    async def broken(self: MemoryStore, *args: Any) -> dict[str, bytes]:
-        return {name: value for name, value in (await behind(self, *args)).items() if name != ANYBODY}
+    async def broken(self: MemoryStore, *args: Any, **options: Any) -> dict[str, bytes]:
+        return {name: value for name, value in (await behind(self, *args, **options)).items() if name != ANYBODY}
 
     return mock.patch.object(MemoryStore, "behind", broken)
 

@@ -154,6 +154,10 @@ async def test_a_journal_that_cannot_be_written_is_told_of(tmp_path: Path) -> No
     in_the_way.touch()
     told = await finding(FULL | {"DATA_DIR": str(in_the_way / "data")}, "journal", probes())
     assert (told.level, "DATA_DIR" in told.sentence) == (Level.BAD, True)
+    (tmp_path / "made" / "journal").parent.mkdir()
+    (tmp_path / "made" / "journal").touch()
+    told = await finding(FULL | {"DATA_DIR": str(tmp_path / "made")}, "journal", probes())
+    assert told.level is Level.BAD
     told = await finding(FULL | {"DATA_DIR": str(tmp_path / "not" / "yet")}, "journal", probes())
     assert told.level is Level.OK
 

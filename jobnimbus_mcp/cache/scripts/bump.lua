@@ -5,7 +5,7 @@
 --       8 life of the dedupe key ('0' none), 9 longest log, 10 life of the counts, 11 token of a new epoch,
 --       12 life of an L1 lease with its margin in us, 13 life of the floors in s, 14 how far a floor may be ahead in s,
 --       15 most floors, 16.. floor, version, floor, version, ...
--- Reply {event id, duplicate, latency in ms, position, registered, 1 unknown}
+-- Reply {event id, duplicate, latency in ms, position, registered, 1 unknown, which register it is}
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 -- The first write: a store that refuses writes says so here, even where every generation below is missing.
@@ -75,8 +75,9 @@ elseif redis.call('EXISTS', KEYS[4]) == 0 then
     redis.pcall('SET', KEYS[4], string.format('%.0f', now) .. '-' .. ARGV[11])
     unknown = 1
 end
-local since = redis.pcall('HGET', KEYS[5], '_')
-since = type(since) == 'string' and tonumber(since)
+local register = redis.pcall('HGET', KEYS[5], '_')
+if type(register) ~= 'string' then register = '' end
+local since = tonumber(register)
 -- Made in the future: the clock was set back, so its age says nothing.
 if not since or since > now then
     redis.pcall('HSET', KEYS[5], '_', string.format('%.0f', now))
@@ -91,4 +92,4 @@ if duplicate == 0 then
     local counted = redis.pcall('HINCRBY', KEYS[2], ARGV[3] .. '|' .. ARGV[5], 1)
     if type(counted) == 'number' then redis.call('EXPIRE', KEYS[2], ARGV[10]) end
 end
-return {event, duplicate, latency, position, math.max(0, registered - 1), unknown}
+return {event, duplicate, latency, position, math.max(0, registered - 1), unknown, register}

@@ -8,7 +8,8 @@
 local head = redis.pcall('GETRANGE', KEYS[2], 0, 47 + #ARGV[2])
 if type(head) == 'string' and #head >= 48 and string.byte(head, 1) == tonumber(ARGV[5]) then
     local _, _, high, low = string.byte(head, 1, 4)
-    if high * 256 + low == #ARGV[2] and string.sub(head, 49) == ARGV[2] and string.sub(head, 21, 36) ~= ARGV[4] then
+    if high * 256 + low == #ARGV[2] and string.sub(head, 49) == ARGV[2] and ARGV[4] ~= '*'
+        and string.sub(head, 21, 36) ~= ARGV[4] then
         return {2}
     end
 end

@@ -1,7 +1,7 @@
 -- Makes everything of the tenant invalid, and tells so in the log.
 -- KEYS  1 epoch, 2 log, 3 fleet
 -- ARGV  1 token, 2 longest log, 3 life of an L1 lease with its margin in us
--- Reply {position, registered, 1 unknown}
+-- Reply {position, registered, 1 unknown, which register it is}
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local unknown = redis.call('EXISTS', KEYS[1]) == 0 and 1 or 0
@@ -13,8 +13,9 @@ if type(position) == 'table' then
     redis.call('UNLINK', KEYS[1])
     position, unknown = '0-0', 1
 end
-local since = redis.pcall('HGET', KEYS[3], '_')
-since = type(since) == 'string' and tonumber(since)
+local register = redis.pcall('HGET', KEYS[3], '_')
+if type(register) ~= 'string' then register = '' end
+local since = tonumber(register)
 if not since or since > now then
     redis.pcall('HSET', KEYS[3], '_', string.format('%.0f', now))
     unknown = 1
@@ -23,4 +24,4 @@ elseif now - since < tonumber(ARGV[3]) then
 end
 local registered = redis.pcall('HLEN', KEYS[3])
 if type(registered) ~= 'number' then registered, unknown = 1, 1 end
-return {position, math.max(0, registered - 1), unknown}
+return {position, math.max(0, registered - 1), unknown, register}

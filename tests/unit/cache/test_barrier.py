@@ -26,10 +26,11 @@ class Fleet:
         self.struck: list[dict[str, bytes | None]] = []
         self.fails = False
         self.polls = 0
+        self.register = b""
         self.usable: list[bool] = []
 
-    async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
-        assert (tenant, position) == ("stamford", "7-0")
+    async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
+        assert (tenant, position, register) == ("stamford", "7-0", self.register)
         self.polls += 1
         self.usable.append(call.store_usable)
         if self.fails:
@@ -111,10 +112,10 @@ async def test_who_may_have_renewed_before_a_first_look_that_came_late_is_not_st
     """Struck, nobody would wait for it at the next invalidation, and its lease may not be over."""
 
     class Crowded(Fleet):
-        async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+        async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
             if not self.polls:
                 await wait.clock.sleep(0.5)
-            return await super().behind(tenant, position, call)
+            return await super().behind(tenant, position, call, register=register)
 
     fleet = Crowded(frozen=b"6-0|1")
     wait = Wait(fleet, Told("7-0", 1))
@@ -163,10 +164,10 @@ async def test_a_fast_fleet_is_not_waited_for_by_whole_milliseconds() -> None:
     fleet, clock = Fleet(a=b"6-0|1"), SlowToSleep()
 
     class Applies(Fleet):
-        async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+        async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
             if self.polls == 5:
                 self.laggards.clear()
-            return await super().behind(tenant, position, call)
+            return await super().behind(tenant, position, call, register=register)
 
     fleet = Applies(a=b"6-0|1")
     barrier = Barrier(cast(Store, fleet), clock=clock, recorder=InMemoryRecorder())
@@ -196,6 +197,16 @@ async def test_a_register_that_was_lost_meanwhile_costs_the_lease_and_nobody_is_
     assert not await wait.goes_on(WHOLE_S - 0.5 - 0.05)
     assert await wait.goes_on(0.1)
     assert fleet.struck == []
+
+
+async def test_a_register_that_was_lost_once_is_waited_out_although_the_new_one_says_that_all_is_well() -> None:
+    fleet = Fleet(**{ANYBODY: b"1"})
+    fleet.register = b"6000"
+    wait = Wait(fleet, Told("7-0", 1, register=b"6000"))
+    assert not await wait.goes_on(0.1)
+    fleet.laggards = {}
+    assert not await wait.goes_on(WHOLE_S - 0.1 - 0.05)
+    assert await wait.goes_on(0.1)
 
 
 async def test_a_register_that_was_lost_at_once_is_not_struck_either() -> None:

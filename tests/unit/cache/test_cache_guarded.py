@@ -562,7 +562,7 @@ async def test_who_is_behind_is_asked_past_an_open_breaker_as_the_invalidation_w
     await opened(world, by="read")
     world.store.fail(None)
 
-    async def behind(tenant: str, position: str, call: Call) -> dict[str, bytes]:
+    async def behind(tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
         return {"there": b"1"}
 
     world.store.behind = behind  # type: ignore[method-assign]
@@ -585,7 +585,7 @@ PASSED_ON: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "renew_epoch": (("stamford",), {}),
     "renew_l1": (("stamford", "here", "1-1"), {"register": True}),
     "changes": (("stamford", "1-1"), {}),
-    "behind": (("stamford", "1-1"), {}),
+    "behind": (("stamford", "1-1"), {"register": b"7"}),
     "strike": (("stamford", {"there": b"1"}), {}),
     "inspect": ((KEY,), {}),
     "generations": (("stamford", ("jobs",)), {}),

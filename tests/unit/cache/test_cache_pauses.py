@@ -1,4 +1,4 @@
-"""Leaving an origin alone: how pauses grow, and whose deadline a shared load has."""
+"""Leaving an origin alone: how pauses grow, whose deadline a shared load has, and what a stop leaves of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobnimbus_mcp.cache.single_flight import JOIN_LEFT_S, Flight, SingleFlight
 from jobnimbus_mcp.cache.throttle import THROTTLE_LONGEST_S, THROTTLE_S, Throttle
 from jobnimbus_mcp.call import CALL_DEADLINE_S, Call
 from jobnimbus_mcp.clock import ManualClock
-from jobnimbus_mcp.errors import UpstreamTimeout
+from jobnimbus_mcp.errors import Stopping, UpstreamTimeout
 
 
 def test_each_failure_after_a_pause_doubles_the_next_one() -> None:
@@ -88,3 +88,23 @@ async def test_a_load_of_a_call_that_is_about_to_end_is_not_joined(
     for told in await asyncio.gather(*tasks, return_exceptions=True):
         assert told is None or isinstance(told, UpstreamTimeout)
     await flights.aclose()
+
+
+async def test_a_closing_that_is_cut_short_leaves_no_load_running() -> None:
+    flights: SingleFlight[int] = SingleFlight(ManualClock())
+    ended: list[str] = []
+
+    async def body(flight: Flight[int]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("given up")
+
+    waiting = asyncio.ensure_future(flights.fly("k", body, call=Call("r", 0.0, 1e9)))
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await flights.aclose(within_s=60.0)
+    await asyncio.wait({waiting}, timeout=1.0)
+    assert ended == ["given up"]
+    assert isinstance(waiting.exception(), Stopping)

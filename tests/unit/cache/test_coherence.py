@@ -92,9 +92,9 @@ class Wire:
             await self.before_changes()
         return [line for line in await self.store.changes(tenant, after, call) if not self.loses(line)]
 
-    async def behind(self, tenant: str, position: str, call: Call) -> dict[str, bytes]:
+    async def behind(self, tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
         self.reach()
-        return await self.store.behind(tenant, position, call)
+        return await self.store.behind(tenant, position, call, register=register)
 
     async def strike(self, tenant: str, instances: Mapping[str, bytes | None], call: Call) -> None:
         self.reach()

@@ -72,7 +72,7 @@ class Disk:
 
 
 class Listening(MemoryStore):
-    """Remembers what it was told, and can be deaf to it (or blind, to renewals alone) while all else goes on, or fail at
+    """Remembers what it was told, and can be deaf to it (blind: to renewals alone) while all else goes on, or fail at
     some tags for good."""
 
     def __init__(self, clock: ManualClock) -> None:
