@@ -19,7 +19,7 @@ RESET_S = 0.5
 HEALED_S = RESET_S + 0.3
 """How soon the store is trusted again once it is back; the rest is for a busy machine."""
 
-EXTRA_S = 0.25 + 0.15
+EXTRA_S = 0.25 + 0.25
 """What an ailing store may add to a call, and a busy machine's share."""
 
 MEASURED_S = 1.05
