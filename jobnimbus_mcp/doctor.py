@@ -151,6 +151,8 @@ def _access(facts: StoreFacts) -> Finding:
 
 def _version(facts: StoreFacts) -> Finding:
     numbers = tuple(int(part) for part in facts.version.split(".")[:2] if part.isdigit())
+    if not numbers:
+        return Finding(Level.WARN, "redis version", "the server does not tell its version.")
     if numbers < REDIS_VERSION_MIN:
         wanted = ".".join(str(number) for number in REDIS_VERSION_MIN)
         return Finding(Level.BAD, "redis version", f"{facts.version}: upgrade to {wanted} or later.")

@@ -80,7 +80,7 @@ async def test_nothing_set_works_and_says_what_is_off() -> None:
         ({}, probes(StoreAway("no answer in time")), "redis", Level.BAD, "no answer in time"),
         ({}, probes(StoreFacts("7.0.15", 80.0)), "redis", Level.WARN, "REDIS_COMMAND_TIMEOUT_MS=100"),
         ({}, probes(StoreFacts("5.0.7", 0.1)), "redis version", Level.BAD, "6.2 or later"),
-        ({}, probes(StoreFacts("unknown", 0.1)), "redis version", Level.BAD, "6.2 or later"),
+        ({}, probes(StoreFacts("unknown", 0.1)), "redis version", Level.WARN, "does not tell its version"),
         ({}, probes(StoreFacts("8.0", 0.1, eviction="allkeys-lru")), "redis eviction", Level.WARN, "volatile-ttl"),
         ({}, probes(StoreFacts("8.0", 0.1, eviction="noeviction")), "redis eviction", Level.OK, "nothing new is kept"),
         ({}, probes(StoreFacts("8.0", 0.1)), "redis eviction", Level.WARN, "does not tell"),
