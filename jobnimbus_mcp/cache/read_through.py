@@ -279,13 +279,13 @@ class ReadThrough:
     def _serve_and_refresh(self, errand: Errand, found: Found) -> Outcome:
         self._hits.add(errand.key_text)
         if self._throttle.holds(errand.key_text, self._clock.monotonic()):
-            return served(found, meanwhile=_AWAY)
+            return served(found, meanwhile=self._why_paused(errand))
         self._refreshes.begin(errand, "dirty" if found.dirty else "stale")
         return served(found, meanwhile=_REFRESHING)
 
     async def _load_or_serve(self, errand: Errand, found: Found, seen: Seen, landings: int) -> Outcome:
         """The load, or, when the origin fails or is slow, what was found; the load goes on without its reader."""
-        meanwhile = _AWAY
+        meanwhile = self._why_paused(errand)
         if not self._throttle.holds(errand.key_text, self._clock.monotonic()):
             patience = asyncio.timeout(errand.question.policy.soft_s)
             try:
@@ -303,6 +303,9 @@ class ReadThrough:
         await self._admission.may_show(errand.question.key, seen, errand.admit, errand.call)
         self._hits.add(errand.key_text)
         return served(found, meanwhile=meanwhile)
+
+    def _why_paused(self, errand: Errand) -> str:
+        return _SLOW if self._throttle.slow(errand.key_text) else _AWAY
 
     def _maybe_early(self, errand: Errand, left_s: float, cost_s: float) -> None:
         key_text = errand.key_text

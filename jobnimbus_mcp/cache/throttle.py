@@ -40,6 +40,11 @@ class Throttle:
         pause = self._pauses.get(key_text)
         return pause is not None and now < pause.until
 
+    def slow(self, key_text: str) -> bool:
+        """Is it only that the origin had not answered yet?"""
+        pause = self._pauses.get(key_text)
+        return pause is not None and pause.slow
+
     def failed(self, key_text: str, now: float) -> None:
         """A fetch failed. One made while others are to leave the origin alone makes their pause no longer: else whoever
         insists in a short outage would have them wait for minutes after it."""

@@ -482,7 +482,7 @@ async def test_a_slow_origin_is_not_waited_for_and_its_answer_is_kept_when_it_co
         world.go.clear()
         world.value = b"v2"
         assert shown(await world.read(question=question)) == (b"v1", Status.STALE, Tier.L1, SLOW)
-        assert (await world.read(question=question)).stale_reason == AWAY  # without waiting for it again
+        assert (await world.read(question=question)).stale_reason == SLOW  # without waiting for it again
         world.go.set()
         await ticks()
         assert (await world.read(question=question)).value == b"v2"
