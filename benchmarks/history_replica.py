@@ -76,7 +76,7 @@ class Part:
 
 def _break_lease() -> None:
     """L1 is served for ever, also by a process that is cut off."""
-    Coherence.holds = lambda self, tenant: self._tenants[tenant].log.position is not None  # type: ignore[method-assign]
+    Coherence.holds = lambda self, tenant: self._tenants[tenant].log.position is not None  # type: ignore[method-assign]  # one step replaced
 
 
 def _break_log() -> None:
@@ -87,7 +87,7 @@ def _break_log() -> None:
         if chance.random() > 0.05:
             honest(self, tags)
 
-    AppliedLog._number = forgetful  # type: ignore[method-assign]
+    AppliedLog._number = forgetful  # type: ignore[method-assign]  # one step replaced
 
 
 BROKEN = {

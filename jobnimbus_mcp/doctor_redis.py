@@ -83,7 +83,7 @@ async def _found(client: Redis, address: Address) -> str:
     if address.kind is Kind.SENTINEL:
         return f"the master is {host}:{port}"
     try:
-        told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+        told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py has no types
     except ResponseError:
         return f"a cluster; asked was {host}:{port}"  # not among the rights that the server needs
     return f"{told.get('cluster_size')} primaries; asked was {host}:{port}"

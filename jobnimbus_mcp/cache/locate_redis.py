@@ -68,7 +68,7 @@ class SentinelLocator:
 
     def __init__(self, places: Sequence[Place], master: str, options: Mapping[str, Any]) -> None:
         self._master = master
-        self._sentinel = Sentinel(places, sentinel_kwargs=_bounded(options))  # type: ignore[no-untyped-call]
+        self._sentinel = Sentinel(places, sentinel_kwargs=_bounded(options))  # type: ignore[no-untyped-call]  # redis-py has no types
 
     async def locate(self, failed: Place | None, hint: Exception | None) -> Place:
         asked = [asyncio.ensure_future(self._masters(sentinel)) for sentinel in self._sentinel.sentinels]

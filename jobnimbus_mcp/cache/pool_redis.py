@@ -255,7 +255,7 @@ class ReadyPool(ConnectionPool):
             async with asyncio.timeout(self._connect_timeout_s):
                 while True:
                     if self._where is None:
-                        connection = self.make_connection()  # type: ignore[no-untyped-call]
+                        connection = self.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types
                     else:
                         place = self._trying[task] = await self._where.here()
                         there: dict[str, Any] = {"host": place[0], "port": place[1]}

@@ -204,7 +204,7 @@ async def test_one_failover_after_the_other_is_followed(start_sentinels: Callabl
         for _ in range(3):
             old = sentinels.named()
             old.kill()
-            run = await reading(store, lambda old=old: sentinels.named() is not old)  # type: ignore[misc]
+            run = await reading(store, lambda old=old: sentinels.named() is not old)  # type: ignore[misc]  # bound in the loop
             assert run.in_use_s < IN_USE_S
             await asyncio.to_thread(old.restart)
             with sentinels.named().client() as primary:

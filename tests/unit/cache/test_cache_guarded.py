@@ -163,7 +163,7 @@ async def test_many_may_wait_longer_than_the_bound_as_long_as_each_command_is_qu
         await asyncio.sleep(0.02)
         return Seen(Verdict.MISS, 0.0, 0.0)
 
-    world.store.read = quick  # type: ignore[method-assign]
+    world.store.read = quick  # type: ignore[method-assign]  # one step replaced
     results = await asyncio.gather(*(world.read() for _ in range(6)))
     assert len(results) == 6
     assert world.state() is State.CLOSED
@@ -244,7 +244,7 @@ async def test_a_debt_made_while_another_is_paid_is_not_covered_by_that_payment(
         world.store.fail(None)
         return told
 
-    world.store.renew_epoch = overtaken  # type: ignore[method-assign]
+    world.store.renew_epoch = overtaken  # type: ignore[method-assign]  # one step replaced
     with pytest.raises(StoreNotTried):
         await world.read()
     assert world.owing() == ("stamford",)
@@ -413,7 +413,7 @@ async def test_whatever_a_driver_lets_through_is_a_failure_of_the_store_and_not_
     async def broken(*args: Any, **options: Any) -> Seen:
         raise AttributeError("a defect of the client library")
 
-    world.store.read = broken  # type: ignore[method-assign]
+    world.store.read = broken  # type: ignore[method-assign]  # one step replaced
     with pytest.raises(StoreError):
         await world.read()
     assert world.recorder.total("cache_errors") == 1
@@ -462,10 +462,10 @@ async def test_a_store_that_has_moved_while_it_was_probed_is_probed_once_more() 
             await answer.wait()
             raise StoreUnreachable("the old one")
 
-        world.store.ping = late  # type: ignore[method-assign]
+        world.store.ping = late  # type: ignore[method-assign]  # one step replaced
         await probing.wait()
         world.guarded.moved()
-        world.store.ping = ping  # type: ignore[method-assign]
+        world.store.ping = ping  # type: ignore[method-assign]  # one step replaced
         world.store.fail(None)
         answer.set()
         await ticks(40)
@@ -565,7 +565,7 @@ async def test_who_is_behind_is_asked_past_an_open_breaker_as_the_invalidation_w
     async def behind(tenant: str, position: str, call: Call, *, register: bytes = b"") -> dict[str, bytes]:
         return {"there": b"1"}
 
-    world.store.behind = behind  # type: ignore[method-assign]
+    world.store.behind = behind  # type: ignore[method-assign]  # one step replaced
     assert await world.guarded.behind("stamford", START, world.call()) == {"there": b"1"}
     await world.guarded.strike("stamford", {"gone": None}, world.call())
     with pytest.raises(StoreNotTried):

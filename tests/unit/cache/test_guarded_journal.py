@@ -254,7 +254,7 @@ async def test_a_store_that_fails_again_in_the_middle_of_the_journal_is_not_trus
         return await bump(*args, **options)
 
     world.store.deaf = False
-    world.store.append_and_bump = some  # type: ignore[method-assign]
+    world.store.append_and_bump = some  # type: ignore[method-assign]  # one step replaced
     with pytest.raises(StoreNotTried):
         await world.read()
     await ticks()
@@ -293,12 +293,12 @@ async def test_what_the_journal_was_not_asked_to_take_over_renews_the_epoch(how:
             await never.wait()
             raise AssertionError
 
-        bump, world.store.append_and_bump = world.store.append_and_bump, stuck  # type: ignore[method-assign]
+        bump, world.store.append_and_bump = world.store.append_and_bump, stuck  # type: ignore[method-assign]  # one step replaced
         telling = asyncio.create_task(world.told())
         await ticks(3)
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
-        world.store.append_and_bump = bump  # type: ignore[method-assign]
+        world.store.append_and_bump = bump  # type: ignore[method-assign]  # one step replaced
     elif how == "admin":
         with pytest.raises(StoreError):
             await world.guarded.append_and_bump(T, ("jobs",), world.notice(source="admin"), world.call())
