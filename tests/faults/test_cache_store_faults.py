@@ -82,11 +82,15 @@ async def world(
 ) -> AsyncIterator[World]:
     client, recorder = connect(url), InMemoryRecorder()
     breaker = BreakerBox(BreakerPolicy(window_s=120, open_s=OPEN_S, failures=5), CLOCK)
-    async with GuardedStore(RedisStore(client), breaker, CLOCK, command_timeout_s, recorder) as store:
-        one = World(store, breaker, recorder, l1_bytes)
-        yield one
-        await one.cache.aclose()
-    await client.aclose()
+    try:
+        async with GuardedStore(RedisStore(client), breaker, CLOCK, command_timeout_s, recorder) as store:
+            one = World(store, breaker, recorder, l1_bytes)
+            try:
+                yield one
+            finally:
+                await one.cache.aclose()
+    finally:
+        await client.aclose()  # also when the test failed: what it leaves open is told of as the next one's failure
 
 
 StartRedis = Callable[..., Server]
@@ -264,7 +268,7 @@ async def test_a_read_only_server_refuses_the_invalidation_and_is_not_read_until
             # One refused write opens the breaker: the next would be refused as well.
             assert (await w.store.health()).reason == "circuit_open"
             operator.replicaof("NO", "ONE")
-        await w.until(lambda: w.store.indebted == ())
+        await w.until(lambda: w.store.indebted == () and w.breaker.state is State.CLOSED)
         outcome = await w.read()
         assert (outcome.value, outcome.status) == (b"v2", Status.MISS)
 
