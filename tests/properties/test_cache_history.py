@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -118,7 +118,8 @@ class JoinsAnyFlight(ReadThrough):
 class _FlightsByKeyAlone(SingleFlight[Outcome]):
     async def fly(self, key: Hashable, body: Body[Outcome], **options: Any) -> tuple[Outcome, bool]:
         assert isinstance(key, tuple)
-        return await super().fly(key[0], body, **options)
+        # Who can be put off still waits for another load than who cannot: that is no matter of generations.
+        return await super().fly((key[0], len(key) > 2 and key[-1]), body, **options)
 
 
 class TrustsL1(ReadThrough):
@@ -259,7 +260,7 @@ async def replica(
 ) -> AsyncIterator[tuple[ReadThrough, Invalidator, InMemoryRecorder, LateAnswers]]:
     client, recorder = connect(redis_url), InMemoryRecorder()
     breaker = BreakerBox(BreakerPolicy(window_s=120, open_s=60, failures=5), CLOCK)
-    async with LateAnswers(RedisStore(client), breaker, CLOCK, 5.0, recorder) as store:
+    async with aclosing(client), LateAnswers(RedisStore(client), breaker, CLOCK, 5.0, recorder) as store:
         store.delays, store.lost = random.Random(seed), rules.lost
         follow = rules.mode.trusts_l1
         coherence = rules.coherence(
@@ -284,11 +285,12 @@ async def replica(
         )
         barrier = Barrier(store, clock=CLOCK, recorder=recorder, lease_s=LEASE_S, margin_s=LEASE_S / 4)
         invalidator = Invalidator(store, clock=CLOCK, recorder=recorder, barrier=barrier if rules.barrier else None)
-        yield cache, invalidator, recorder, store
-        store.deaf = store.cut = False
-        await cache.aclose()
-        await coherence.aclose()
-    await client.aclose()
+        try:
+            yield cache, invalidator, recorder, store
+        finally:
+            store.deaf = store.cut = False
+            await cache.aclose()
+            await coherence.aclose()
 
 
 async def old_fleet(redis_url: str, *stores: Store) -> None:
