@@ -31,8 +31,13 @@ settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-PERMANENT_KEYS = re.compile(r"jobnimbus-sys:\{[^}]*\}:(epoch|run|log|stats|fleet)")
-"""Keys that may live for ever: one of each per account, the log bounded by its own trimming."""
+PERMANENT_KEYS = re.compile(
+    r"jobnimbus-sys:\{[^}]*\}:"
+    r"(epoch|run|log|stats|fleet"
+    r"|events:\d|event:[0-9a-f]{32}|events-(live|consumers|token)|due:.+|archived?|dead(:.+)?)"
+)
+"""Keys that may live for ever: one of each per account, the log bounded by its own trimming; and what events are made
+of, until they are done and their retention is over."""
 
 START_BOUND_S = 10.0
 

@@ -100,6 +100,10 @@ class Debts:
                 found.append(kept)
         return found
 
+    def waits(self, tenant: str) -> bool:
+        """Lines of the tenant wait to be applied one by one."""
+        return any(kept.line.notice is not None for _, kept in self._lines.get(tenant, {}).values())
+
     def applied(self, kept: Iterable[Kept]) -> None:
         for ref, line in kept:
             lines = self._lines.get(line.tenant, {})

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from jobnimbus_mcp.cache.commands import Commands
 from jobnimbus_mcp.cache.debts import Debts
@@ -214,7 +214,9 @@ class GuardedStore:
                 call,
                 lambda: self._store.append_and_bump(tenant, tags, notice, call, tells=tells),
                 past_breaker=True,
-            ),
+            )
+            if notice.parcel is None or not self._debts.waits(tenant)
+            else _not_tried(),
             cause="" if self._deferral is None else notice.event_id,
         )
 
@@ -305,3 +307,8 @@ class GuardedStore:
 
     def _ms_since(self, then: float) -> float:
         return round((self._clock.monotonic() - then) * 1000, 3)
+
+
+async def _not_tried() -> NoReturn:
+    """In the place of an event that must not overtake those in the journal."""
+    raise StoreNotTried

@@ -11,7 +11,7 @@ from typing import Any
 from jobnimbus_mcp.cache.barrier import Barrier
 from jobnimbus_mcp.cache.key import glob_within
 from jobnimbus_mcp.cache.notice import Applied, Notice, Told
-from jobnimbus_mcp.cache.ports import EVERYTHING, RATES_S, Store
+from jobnimbus_mcp.cache.ports import EVERYTHING, RATES_S, START, Store
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.telemetry.recorder import Recorder
@@ -102,6 +102,17 @@ class Invalidator:
         began = self._clock.monotonic()
         await self._barrier.passed(tenant, told, call)
         return (self._clock.monotonic() - began) * 1000
+
+    async def everywhere(self, tenant: str, call: Call) -> None:
+        """Return when no L1 serves anything that was invalidated before this was called.
+
+        Raises:
+            CacheUnavailable: the store could not be asked.
+        """
+        if self._barrier is None:
+            return
+        standing = await self._store.renew_l1(tenant, "", START, register=False, call=call)
+        await self._barrier.passed(tenant, Told(standing.position, registered=1), call)
 
     async def recent(
         self, tenant: str, *, limit: int, since: float | None, call: Call | None = None

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import orjson
 
-from jobnimbus_mcp.cache.notice import Notice
+from jobnimbus_mcp.cache.notice import Notice, Parcel
 from jobnimbus_mcp.errors import CacheUnavailable
 
 __all__ = ["Found", "Journal", "JournalError", "Kept", "Line", "decode", "encode", "found_in"]
@@ -99,6 +99,13 @@ def encode(line: Line) -> bytes:
             "dedupe_key": notice.dedupe_key,
             "floors": dict(notice.floors),
         }
+        # left out where there is none, so that an earlier release reads the line too
+        if notice.version_key:
+            told["notice"]["version_key"] = notice.version_key
+        if notice.parcel is not None:
+            told["notice"]["parcel"] = [notice.parcel.keys, notice.parcel.args]
+        if notice.quiet:
+            told["notice"]["quiet"] = True
     body = orjson.dumps(told)
     return b"%s%08x%s%s}\n" % (_HEAD, crc32(body), _BODY, body)
 
@@ -149,4 +156,15 @@ def _notice(told: Mapping[str, Any]) -> Notice:
         event_id=str(told["event_id"]),
         dedupe_key=str(told["dedupe_key"]),
         floors={str(name): int(version) for name, version in told["floors"].items()},
+        # a line that an earlier release left behind tells of none of these
+        version_key=str(told.get("version_key", "")),
+        parcel=_parcel(told.get("parcel")),
+        quiet=bool(told.get("quiet", False)),
     )
+
+
+def _parcel(told: Any) -> Parcel | None:
+    if told is None:
+        return None
+    keys, args = told
+    return Parcel(tuple(map(str, keys)), tuple(map(str, args)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Applied", "Notice", "Told"]
+__all__ = ["Applied", "Notice", "Parcel", "Told"]
 
 
 class Told(NamedTuple):
@@ -24,12 +24,27 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is appended in the same step as the invalidation, unless that is a duplicate's; it is nothing to the cache.
+
+    `keys`, on the tenant's slot: a hash, a stream, and sorted sets. The stream gets `id`, `e` and `to`; the hash `e`,
+    `b`, `to`, the entry's id as `x` and the number of sets as `left`; each set the event's id. A hash that is there
+    already has been through this before. `args`: e, b, to, then the score in each sorted set.
+    """
+
+    keys: tuple[str, ...]
+    args: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Why something is invalidated.
 
     `source`: webhook, write, catch_up or admin. `received_at`: wall seconds. `event_id` is a proposal: a duplicate is
     answered with the first one's. `dedupe_key`: equal keys within 24 h are one event; empty = never a duplicate.
+    `version_key`: noted as if it had been a dedupe key too, for whoever hears of the same version in another way.
     `floors`: what fills must not fall behind, name -> version (epoch seconds; 0 when only the fact is known).
+    `parcel`: what else to append. `quiet`: no event, so nothing for people to see.
     """
 
     event: str
@@ -40,6 +55,9 @@ class Notice:
     event_id: str
     dedupe_key: str = ""
     floors: Mapping[str, int] = field(default_factory=dict, hash=False)
+    version_key: str = ""
+    parcel: Parcel | None = None
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

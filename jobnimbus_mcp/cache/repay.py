@@ -252,7 +252,7 @@ class Repayer:
             if self._debts.renewal_due(tenant):
                 await self._renew(tenant, within_s)
             while lines := self._debts.lines(tenant, 1 if self._breaker.state is State.HALF_OPEN else _AT_ONCE):
-                await self._apply(tenant, lines, within_s)
+                await self._apply(tenant, _of_different_records(lines), within_s)
         except StoreError:
             return False
         return True
@@ -311,3 +311,17 @@ class Repayer:
             self._tried_at.pop(tenant, None)
             self._settled_at[tenant] = self._clock.monotonic()
             structlog.get_logger().info("owed invalidation applied", instance=tenant)
+
+
+def _of_different_records(lines: Sequence[Kept]) -> list[Kept]:
+    """As many of the oldest lines as are about different records: one record's changes keep their order."""
+    chosen: list[Kept] = []
+    records: set[tuple[str, str]] = set()
+    for kept in lines:
+        notice = kept.line.notice
+        record = ("", "") if notice is None else (notice.resource, notice.resource_id)
+        if record in records:
+            break
+        records.add(record)
+        chosen.append(kept)
+    return chosen

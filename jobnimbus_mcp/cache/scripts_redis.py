@@ -33,6 +33,7 @@ __all__ = ["Script", "Scripts", "translated"]
 
 T = TypeVar("T")
 
+_OWN = "jobnimbus_mcp.cache.scripts"
 _ANOTHER, _UNTOLD = 2, 3
 _NOWHERE = "9999999999999-0"
 _READ_ONLY_REPLIES = ("READONLY", "MISCONF", "NOREPLICAS")
@@ -50,19 +51,28 @@ class Script:
 
 
 class Scripts:
-    """The scripts by file name without ending, read once at construction. `client` is one of `connect`'s."""
+    """The scripts by file name without ending, read once at construction. `client` is one of `connect`'s.
 
-    def __init__(self, client: Redis, new_token: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+    `package`: whose scripts to run; the cache's own are there besides, since the server is verified by them.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        new_token: Callable[[], str] = lambda: secrets.token_hex(8),
+        *,
+        package: str = _OWN,
+    ) -> None:
         pool = client.connection_pool
         if not isinstance(pool, ReadyPool):
             raise TypeError("the client must be one of connect()'s")
         self._pool = pool
         self._new_token = new_token
         self._warned = False
-        folder = files("jobnimbus_mcp.cache.scripts")
         texts = {
             item.name.removesuffix(".lua"): item.read_text("utf-8")
-            for item in folder.iterdir()
+            for folder in dict.fromkeys((_OWN, package))
+            for item in files(folder).iterdir()
             if item.name.endswith(".lua")
         }
         self._scripts = {

@@ -112,6 +112,10 @@ class MemoryStore:
         self._mode = mode
         self._streams.stir()
 
+    def noted(self, tenant: str, dedupe_key: str) -> bool:
+        """Whether an event of this dedupe or version key was told of within DEDUPE_S."""
+        return self._keys.peek(seen_key(tenant, dedupe_key)) is not None
+
     # -- entries -----------------------------------------------------------------------------------------------------
 
     async def read(
@@ -265,10 +269,12 @@ class MemoryStore:
                 event_id, duplicate = first.decode(), True
             elif self._mode != "out_of_memory":
                 self._keys.set(name, event_id.encode(), DEDUPE_S)
+        if notice.version_key and self._mode != "out_of_memory":
+            self._keys.set(seen_key(tenant, notice.version_key), event_id.encode(), DEDUPE_S)
         self._raise_floors(tenant, notice.floors)
         told_tags = tuple(dict.fromkeys((*tags, *tells)))
         shown = None
-        if not duplicate:
+        if not duplicate and not notice.quiet:
             shown = LogRow(
                 self._clock.now(),
                 notice.event_id,

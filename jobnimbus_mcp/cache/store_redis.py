@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from jobnimbus_mcp.cache.codec import VERSION
 from jobnimbus_mcp.cache.key import CacheKey, system_key
 from jobnimbus_mcp.cache.lines_redis import log_row, logged, pairs, wake
-from jobnimbus_mcp.cache.notice import Applied, Notice, Told
+from jobnimbus_mcp.cache.notice import Applied, Notice, Parcel, Told
 from jobnimbus_mcp.cache.ports import (
     ANYBODY,
     DEDUPE_S,
@@ -42,6 +42,7 @@ from jobnimbus_mcp.cache.ports import (
     Seen,
     Standing,
     StoreError,
+    StoreOutOfMemory,
     Verdict,
     batch_parts,
     failure_life_s,
@@ -78,6 +79,7 @@ _PROBE_LIFE_MS = 10_000
 _FLIGHT_LEASE_MS = int(FLIGHT_LEASE_S * 1000)
 _YOUNG_US = int((L1_LEASE_S + LEASE_MARGIN_S) * 1_000_000)
 _ANSWER_S = 4.0
+_NO_PARCEL = Parcel((), ())
 
 
 class RedisStore:
@@ -230,7 +232,7 @@ class RedisStore:
     async def append_and_bump(
         self, tenant: str, tags: Sequence[str], notice: Notice, call: Call, *, tells: Sequence[str] = ()
     ) -> Applied:
-        log = log_key(tenant)
+        log, parcel = log_key(tenant), notice.parcel or _NO_PARCEL
         keys = [
             log,
             rates_key(tenant, int(notice.received_at // 3600)),
@@ -238,6 +240,8 @@ class RedisStore:
             epoch_key(tenant),
             fleet_key(tenant),
             floors_key(tenant),
+            seen_key(tenant, notice.version_key) if notice.version_key else log,
+            *parcel.keys,
             *(generation_key(tenant, tag) for tag in tags),
         ]
         args = (
@@ -256,6 +260,11 @@ class RedisStore:
             FLOOR_LIFE_S,
             FLOOR_AHEAD_S,
             FLOORS_MOST,
+            "1" if notice.quiet else "0",
+            DEDUPE_S if notice.version_key else 0,
+            len(parcel.keys),
+            len(parcel.args),
+            *parcel.args,
             *(part for name, version in notice.floors.items() for part in (name, max(0, version))),
         )
         match await self._scripts.run("bump", keys, args, tenant=tenant):
@@ -267,9 +276,13 @@ class RedisStore:
                 int(registered),
                 int(unknown),
                 bytes(register),
+                int(refused),
             ]:
                 told = Told(position.decode(), registered, unknown == 1, register)
                 self._scripts.told(tenant, told.position)
+                if refused:
+                    # The generations are bumped all the same; the event is for the journal.
+                    raise StoreOutOfMemory("parcel")
                 return Applied(event_id.decode(), duplicate == 1, float(latency_ms), len(tags), told)
         raise StoreError("unexpected reply")
 

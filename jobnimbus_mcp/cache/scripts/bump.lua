@@ -1,16 +1,20 @@
 -- Makes every entry with one of these tags invalid, and tells so in the log; unless it is a duplicate, notes the event.
 -- KEYS  1 log, 2 this hour's counts, 3 first event of the dedupe key (or the log's key when there is none), 4 epoch,
---       5 fleet, 6 floors, 7.. generations
+--       5 fleet, 6 floors, 7 note of the version key (or the log's key when there is none), then the parcel's keys,
+--       then generations
 -- ARGV  1 event id, 2 event, 3 resource, 4 resource id, 5 source, 6 received at (s), 7 tags for L1,
 --       8 life of the dedupe key ('0' none), 9 longest log, 10 life of the counts, 11 token of a new epoch,
 --       12 life of an L1 lease with its margin in us, 13 life of the floors in s, 14 how far a floor may be ahead in s,
---       15 most floors, 16.. floor, version, floor, version, ...
--- Reply {event id, duplicate, latency in ms, position, registered, 1 unknown, which register it is}
+--       15 most floors, 16 '1' when nothing is shown, 17 life of the version key ('0' none), 18 number of the parcel's
+--       keys, 19 number of its arguments, then those, then floor, version, floor, version, ...
+-- Reply {event id, duplicate, latency in ms, position, registered, 1 unknown, which register it is, 1 parcel refused}
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 -- The first write: a store that refuses writes says so here, even where every generation below is missing.
 redis.call('EXPIRE', KEYS[2], ARGV[10])
-for i = 7, #KEYS do
+local parcel_keys, parcel_args = tonumber(ARGV[18]), tonumber(ARGV[19])
+local floors_from = 20 + parcel_args
+for i = 8 + parcel_keys, #KEYS do
     -- A missing generation is already invalid; whoever is filling under it finds it missing or new.
     if redis.call('EXISTS', KEYS[i]) == 1 then
         local old = redis.pcall('GET', KEYS[i])
@@ -25,25 +29,47 @@ for i = 7, #KEYS do
 end
 local latency = string.format('%.3f', math.max(0, (now / 1000000 - tonumber(ARGV[6])) * 1000))
 
-local event, duplicate = ARGV[1], 0
+local event, duplicate, refused = ARGV[1], 0, 0
 if ARGV[8] ~= '0' then
     local first = redis.call('GET', KEYS[3])
-    if first then
-        event, duplicate = first, 1
-    else
-        redis.pcall('SET', KEYS[3], ARGV[1], 'EX', ARGV[8])
-    end
+    if first then event, duplicate = first, 1 end
 end
 
+-- What is appended in the same step; where there is no room for it, all of it is taken back and the caller told.
+if duplicate == 0 and parcel_keys > 0 and redis.call('EXISTS', KEYS[8]) == 0 then
+    local added = redis.pcall('XADD', KEYS[9], '*', 'id', event, 'e', ARGV[20], 'to', ARGV[22])
+    if type(added) == 'table' then
+        refused = 1
+    else
+        local kept = redis.pcall('HSET', KEYS[8], 'e', ARGV[20], 'b', ARGV[21], 'to', ARGV[22], 'x', added,
+            'left', parcel_keys - 2)
+        if type(kept) == 'table' then refused = 1 end
+        for i = 3, parcel_keys do
+            if refused == 0 then
+                local due = redis.pcall('ZADD', KEYS[7 + i], ARGV[20 + i], event)
+                if type(due) == 'table' then refused = 1 end
+            end
+        end
+        if refused == 1 then
+            redis.call('XDEL', KEYS[9], added)
+            redis.call('UNLINK', KEYS[8])
+            for i = 3, parcel_keys do redis.call('ZREM', KEYS[7 + i], event) end
+        end
+    end
+end
+-- After the parcel: a key that is known must not stand for an event that is not.
+if duplicate == 0 and refused == 0 and ARGV[8] ~= '0' then redis.pcall('SET', KEYS[3], event, 'EX', ARGV[8]) end
+if refused == 0 and ARGV[17] ~= '0' then redis.pcall('SET', KEYS[7], event, 'EX', ARGV[17]) end
+
 local oldest = now - tonumber(ARGV[13]) * 1000000
-for i = 16, #ARGV, 2 do
+for i = floors_from, #ARGV, 2 do
     local version = math.min(tonumber(ARGV[i + 1]), math.floor(now / 1000000) + tonumber(ARGV[14]))
     local held = redis.pcall('HGET', KEYS[6], ARGV[i])
     local higher, told = string.match(type(held) == 'string' and held or '', '^(%d+)|(%d+)$')
     if told and tonumber(told) >= oldest then version = math.max(version, tonumber(higher)) end
     redis.pcall('HSET', KEYS[6], ARGV[i], string.format('%.0f|%.0f', version, now))
 end
-if #ARGV >= 16 then
+if #ARGV >= floors_from then
     redis.pcall('EXPIRE', KEYS[6], ARGV[13])
     local number = redis.pcall('HLEN', KEYS[6])
     if type(number) == 'number' and number > tonumber(ARGV[15]) then
@@ -61,7 +87,8 @@ end
 local last = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local prev = last[1] and last[1][1] or '0-0'
 local line = {'tags', ARGV[7], 'prev', prev}
-if duplicate == 0 then
+local shown = duplicate == 0 and refused == 0 and ARGV[16] ~= '1'
+if shown then
     line = {'tags', ARGV[7], 'prev', prev, 'id', event, 'event', ARGV[2], 'resource', ARGV[3], 'resource_id', ARGV[4],
         'source', ARGV[5], 'latency_ms', latency}
 end
@@ -88,8 +115,8 @@ end
 local registered = redis.pcall('HLEN', KEYS[5])
 if type(registered) ~= 'number' then registered, unknown = 1, 1 end
 
-if duplicate == 0 then
+if shown then
     local counted = redis.pcall('HINCRBY', KEYS[2], ARGV[3] .. '|' .. ARGV[5], 1)
     if type(counted) == 'number' then redis.call('EXPIRE', KEYS[2], ARGV[10]) end
 end
-return {event, duplicate, latency, position, math.max(0, registered - 1), unknown, register}
+return {event, duplicate, latency, position, math.max(0, registered - 1), unknown, register, refused}
