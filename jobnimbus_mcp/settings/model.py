@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobnimbus_mcp.cache.mode import Mode
+from jobnimbus_mcp.consumers.relay_targets import RelayTarget, parse_targets
 from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.settings.checks import (
     ApiKey,
@@ -171,7 +172,8 @@ class Settings(BaseSettings):
         "INDEX_SETTLE_S",
         6,
         "s",
-        "JobNimbus's lists lag behind its records by so much: lists fetched sooner after a change are not kept longer",
+        "JobNimbus's lists lag behind its records by so much: lists fetched sooner after a change are not kept longer, "
+        "and then all are renewed once more",
         ge=0,
         le=60,
     )
@@ -319,6 +321,108 @@ class Settings(BaseSettings):
         shown="loopback names, and `RENDER_EXTERNAL_HOSTNAME` when set",
     )
 
+    # events
+    events_transport: Annotated[Literal["redis", "postgres", "kafka"], Lowered] = _variable(
+        "EVENTS_TRANSPORT",
+        "redis",
+        "word",
+        "where changes wait for those who act on them: redis, the stream beside the cache; postgres; kafka. Without a "
+        "Redis, redis means this process's memory",
+    )
+    events_settle_s: int = _variable(
+        "EVENTS_SETTLE_S",
+        20,
+        "s",
+        "consumers that read lists act on a new record only after so long, since JobNimbus shows it there late",
+        ge=0,
+        le=3_600,
+    )
+    events_claim_idle_s: int = _variable(
+        "EVENTS_CLAIM_IDLE_S",
+        30,
+        "s",
+        "after so long without a sign of life what a worker had in hand is another's; no effect takes longer than 20",
+        ge=30,
+        le=60,
+    )
+    events_retention_days: int = _variable(
+        "EVENTS_RETENTION_DAYS",
+        7,
+        "days",
+        "how long events that are done, or were given up, can be looked at",
+        shown="7; 30 with EVENTS_TRANSPORT=postgres",
+        ge=1,
+        le=3_650,
+    )
+    events_clean_hour: int = _variable(
+        "EVENTS_CLEAN_HOUR", 3, "hour", "of the day in ACCOUNT_TIMEZONE when older ones are removed", ge=0, le=23
+    )
+    catch_up_interval_s: int = _variable(
+        "CATCH_UP_INTERVAL_S",
+        60,
+        "s",
+        "how often JobNimbus is asked, with the server's own key, for changes that no webhook told of; four times as "
+        "often while webhooks seem to be missing; 0 = off",
+        ge=0,
+        le=86_400,
+    )
+    sweep_interval_s: int = _variable(
+        "SWEEP_INTERVAL_S",
+        86_400,
+        "s",
+        "how often all ids are compared with those of the last time, to find deletions nobody told of; 0 = off",
+        ge=0,
+        le=2_592_000,
+    )
+    cache_warm_every_s: int = _variable(
+        "CACHE_WARM_EVERY_S",
+        3_600,
+        "s",
+        "how often what is asked most is read ahead, with the server's own key and within the request budget; 0 = off",
+        ge=0,
+        le=86_400,
+    )
+    relay_targets: SecretStr | None = _variable(
+        "RELAY_TARGETS",
+        None,
+        "secret URLs",
+        "where events are delivered to by signed POSTs, e.g. n8n or Zapier: https URLs, comma-separated, or a JSON "
+        "array of objects with url and, as wanted, name, events, instances, sources, secret",
+    )
+    relay_signing_secret: Secret | None = _variable(
+        "RELAY_SIGNING_SECRET",
+        None,
+        "secret",
+        "signs what is delivered, as Standard Webhooks; none: WEBHOOK_SIGNING_SECRET is used",
+    )
+    relay_allow_private: bool = _variable(
+        "RELAY_ALLOW_PRIVATE",
+        False,
+        "true/false",
+        "targets may be in your own network, and there also plain http://; otherwise a target could be made to reach "
+        "into it",
+    )
+    database_url: SecretStr | None = _variable(
+        "DATABASE_URL", None, "URL", "postgresql://...; goes with EVENTS_TRANSPORT=postgres"
+    )
+    kafka_bootstrap_servers: Hosts = _variable(
+        "KAFKA_BOOTSTRAP_SERVERS", (), "host:port", "comma-separated; goes with EVENTS_TRANSPORT=kafka"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _variable(
+        "KAFKA_SECURITY_PROTOCOL",
+        "PLAINTEXT",
+        "word",
+        "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+        shown="PLAINTEXT; SASL_SSL with KAFKA_SASL_USERNAME",
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = _variable(
+        "KAFKA_SASL_MECHANISM", "PLAIN", "word", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    kafka_sasl_username: str | None = _variable("KAFKA_SASL_USERNAME", None, "name", "goes with KAFKA_SASL_PASSWORD")
+    kafka_sasl_password: SecretStr | None = _variable(
+        "KAFKA_SASL_PASSWORD", None, "secret", "goes with KAFKA_SASL_USERNAME"
+    )
+
     # logs
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(check_log_level)] = (
         _variable("LOG_LEVEL", "info", "word", "debug, info, warning, error or critical; logs go to stderr")
@@ -419,6 +523,20 @@ class Settings(BaseSettings):
     def webhooks_enabled(self) -> bool:
         return bool(self.webhook_secret or self.webhook_signing_secret or self.webhook_secrets)
 
+    def targets(self) -> tuple[RelayTarget, ...]:
+        """Where events are relayed to.
+
+        Raises:
+            ValueError: what is set is not understood; never of settings that were checked.
+        """
+        secret = self.relay_signing_secret or self.webhook_signing_secret
+        return parse_targets(
+            "" if self.relay_targets is None else self.relay_targets.get_secret_value(),
+            secret=None if secret is None else secret.get_secret_value(),
+            allow_private=self.relay_allow_private,
+            instances=self.instances,
+        )
+
     def secret_values(self) -> frozenset[str]:
         """Every secret there is, for the log's redaction to look out for."""
         single = (
@@ -427,12 +545,16 @@ class Settings(BaseSettings):
             self.admin_token,
             self.webhook_secret,
             self.webhook_signing_secret,
+            self.relay_signing_secret,
+            self.kafka_sasl_password,
             *self.mcp_auth_tokens,
             *self.api_keys.values(),
             *self.webhook_secrets.values(),
         )
-        found = {secret.get_secret_value() for secret in single if secret is not None}
-        for url in (self.store_url, *self.redis_urls.values()):
+        # a target's URL is as good as a password
+        urls = {target.url for target in self.targets()}
+        found = urls | {secret.get_secret_value() for secret in single if secret is not None}
+        for url in (self.store_url, self.database_url, *self.redis_urls.values()):
             if url is not None:
                 found |= _passwords(url)
         return frozenset(found)
@@ -465,7 +587,28 @@ def _against_each_other(made: Settings) -> list[str]:
         ),
         ("CACHE_ADAPTIVE_MIN_S", made.cache_adaptive_min_s, "CACHE_ADAPTIVE_MAX_S", made.cache_adaptive_max_s),
     )
-    return [f"{lower}: must not be above {upper}" for lower, low, upper, high in pairs if low > high]
+    found = [f"{lower}: must not be above {upper}" for lower, low, upper, high in pairs if low > high]
+    needs = (
+        ("EVENTS_TRANSPORT", made.events_transport == "postgres" and made.database_url is None, "DATABASE_URL"),
+        (
+            "EVENTS_TRANSPORT",
+            made.events_transport == "kafka" and not made.kafka_bootstrap_servers,
+            "KAFKA_BOOTSTRAP_SERVERS",
+        ),
+        (
+            "KAFKA_SASL_USERNAME",
+            made.kafka_sasl_username is not None and made.kafka_sasl_password is None,
+            "KAFKA_SASL_PASSWORD",
+        ),
+    )
+    found += [f"{name}: needs {missing} as well" for name, lacking, missing in needs if lacking]
+    if made.events_transport == "kafka" and any(made.store_url_of(one) is None for one in made.instances):
+        found.append("EVENTS_TRANSPORT: kafka needs a Redis beside it; set REDIS_URL")
+    try:
+        made.targets()
+    except ValueError as wrong:
+        found.append(f"RELAY_TARGETS: {wrong}")
+    return found
 
 
 def _file_values(path: Path | str | None) -> dict[str, str]:
@@ -481,6 +624,10 @@ def _file_values(path: Path | str | None) -> dict[str, str]:
 def _worked_out(given: Mapping[str, str]) -> dict[str, Any]:
     """The defaults that depend on other variables."""
     made: dict[str, Any] = {"DATA_DIR": _state_directory(given)}
+    if given.get("EVENTS_TRANSPORT", "").lower() == "postgres":
+        made["EVENTS_RETENTION_DAYS"] = 30
+    if "KAFKA_SASL_USERNAME" in given:
+        made["KAFKA_SECURITY_PROTOCOL"] = "SASL_SSL"
     if hostname := given.get("RENDER_EXTERNAL_HOSTNAME"):
         made["ALLOWED_HOSTS"] = (*_LOOPBACK_HOSTS, hostname)
     try:

@@ -1,0 +1,1 @@
+"""What is done about an event: each consumer with a hand of its own in the stream, each safe to repeat."""
