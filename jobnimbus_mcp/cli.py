@@ -1,4 +1,4 @@
-"""The command line: demo, serve, stdio, simulate, doctor. Says what is wrong in one line, and stops when told to."""
+"""The command line: demo, serve, stdio, worker, events, simulate, doctor. Says what is wrong in one line, and stops when told to."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import structlog
 import typer
 
 from jobnimbus_mcp import __version__
+from jobnimbus_mcp.cli_events import app as events
 from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.logging import configure
@@ -136,6 +137,24 @@ def stdio() -> None:
     from jobnimbus_mcp.app import run_stdio
 
     _run_until_told(run_stdio(settings))
+
+
+@app.command(epilog="Example: jobnimbus-mcp worker --until-idle")
+def worker(
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when nothing is left to do, also nothing that waits for its time.")
+    ] = False,
+) -> None:
+    """Only the event consumers, apart from the web process; as many as wanted share the work."""
+    settings = _settings()
+    if settings.events_transport == "redis" and not all(settings.store_url_of(one) for one in settings.instances):
+        raise SettingsError("REDIS_URL: a worker needs the server's Redis; the embedded store is one process's own")
+    from jobnimbus_mcp.app import run_worker
+
+    _run_until_signalled(run_worker(settings, until_idle=until_idle))
+
+
+app.add_typer(events, name="events")
 
 
 @app.command(epilog="Example: jobnimbus-mcp simulate --port 9000 --instances stamford,guilford --seed 7")
@@ -257,6 +276,24 @@ def _stop_on_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+def _run_until_signalled(working: Coroutine[Any, Any, None]) -> None:
+    """Run until it ends by itself; a signal cancels it, so that it gives back what it has in hand."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        work = asyncio.ensure_future(working)
+
+        def told(_number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(work.cancel)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, told)
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    asyncio.run(run())
 
 
 def _run_until_told(serving: Coroutine[Any, Any, None]) -> None:

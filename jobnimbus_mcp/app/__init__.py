@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobnimbus_mcp.app.entry import doctor_probes, from_environment, run_stdio
+from jobnimbus_mcp.app.entry import doctor_probes, events_of, from_environment, run_stdio, run_worker
 from jobnimbus_mcp.app.root import App, Overrides, build
 
-__all__ = ["App", "Overrides", "build", "doctor_probes", "from_environment", "run_stdio"]
+__all__ = ["App", "Overrides", "build", "doctor_probes", "events_of", "from_environment", "run_stdio", "run_worker"]

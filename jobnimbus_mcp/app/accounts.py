@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ __all__ = ["Accounts", "StoreOfAccounts"]
 class StoreOfAccounts:
     """One store and what works over it, for the accounts in `tenants`. `redis` is None on the embedded store.
 
-    `name`: as /ready and /cache/stats show it; `address`: without credentials.
+    `name`: as /ready and /cache/stats show it; `address`: without credentials. `noted(tenant, key)`: the embedded
+    store's memory of dedupe and version keys.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StoreOfAccounts:
     coherence: Coherence
     cache: ReadThrough
     invalidator: Invalidator
+    noted: Callable[[str, str], bool]
 
 
 class Accounts:
@@ -87,6 +89,10 @@ class Accounts:
     async def defer(self, tenant: str, tags: Sequence[str], notice: Notice) -> bool:
         """As `GuardedStore.defer`."""
         return await self._of[tenant].store.defer(tenant, tags, notice)
+
+    async def everywhere(self, tenant: str, call: Call) -> None:
+        """As `Invalidator.everywhere`."""
+        await self._of[tenant].invalidator.everywhere(tenant, call)
 
     async def renew_epoch(self, tenant: str, call: Call, *, reason: str) -> None:
         """As `Invalidator.renew_epoch`."""

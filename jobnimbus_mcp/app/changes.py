@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
-from jobnimbus_mcp.cache.notice import Applied, Notice
+from jobnimbus_mcp.cache.notice import Applied, Notice, Parcel
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.crm.entities import Action, is_jnid
 from jobnimbus_mcp.crm.payloads import rfc3339
 from jobnimbus_mcp.crm.relations import floors_of_change
 from jobnimbus_mcp.errors import CacheUnavailable
+from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.intake import WebhooksSeen
-from jobnimbus_mcp.events.ports import Appended, Event
+from jobnimbus_mcp.events.ports import Appended, Routes
+from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 
-__all__ = ["AppendAndBump", "CountedInvalidations", "received"]
+__all__ = ["AppendAndBump", "CountedInvalidations", "Way", "received"]
 
 _LOOKED_BACK = 1_000
 """Entries of the log that are looked through for what has arrived; it is trimmed, and this is for people."""
@@ -50,54 +54,118 @@ class _Administered(_Remembered, Protocol):
     async def rates(self, tenant: str, hours: int = 24, *, call: Call | None = None) -> dict[str, Any]: ...
 
 
+class Way(Protocol):
+    """How an account's events get into their log."""
+
+    def parcel(self, event: Event, routes: Routes) -> Parcel | None:
+        """What the store appends in the same step as it invalidates; None where the log is not in the store."""
+        ...
+
+    async def appended(self, event: Event, routes: Routes) -> bool:
+        """The event is durable when this returns: True in its log, False on this machine's disk, on its way there.
+
+        To be called once the invalidation holds, and again for each duplicate.
+
+        Raises:
+            EventsUnavailable: it is neither.
+        """
+        ...
+
+
 class AppendAndBump:
     """The events' port over the accounts' invalidations: one script appends the event and renews its tags. Where the
     store cannot be told, the journal takes the event over."""
 
-    def __init__(self, invalidations: _Told, tally: Tally) -> None:
+    def __init__(
+        self,
+        invalidations: _Told,
+        ways: Mapping[str, Way],
+        routes_of: Callable[[Event], Routes],
+        *,
+        tally: Tally,
+        recorder: Recorder,
+    ) -> None:
         self._invalidations = invalidations
+        self._ways = ways
+        self._routes_of = routes_of
         self._tally = tally
+        self._recorder = recorder
 
     async def __call__(self, event: Event, call: Call) -> Appended:
+        """As `events.ports.AppendAndBump`."""
+        return await self.told(event, call)
+
+    async def told(self, event: Event, call: Call, *, by_admin: bool = False) -> Appended:
+        """As `__call__`. `by_admin`: not for the journal, since an admin asks again; and counted by whoever calls."""
+        way, routes = self._ways[event.instance], self._routes_of(event)
+        change = event.change
         notice = Notice(
             event=event.name,
-            resource=event.change.ref.entity.value,
-            resource_id=event.change.ref.jnid,
+            resource=event.entity,
+            resource_id=event.record_id,
             source=event.source,
             received_at=event.received_at,
             event_id=event.event_id,
             dedupe_key=event.dedupe_key,
-            floors=floors_of_change(event.change),
+            version_key=event.version_key,
+            floors={} if change is None else floors_of_change(change),
+            parcel=way.parcel(event, routes),
         )
-        appended = await self._appended(event, notice, call)
-        self._tally.add(event.instance, "invalidations", entity=notice.resource)
+        appended = await self._appended(event, routes, way, notice, call, deferred=not by_admin)
+        if not by_admin:
+            self._tally.add(event.instance, "invalidations", entity=event.entity)
+        outcome = "duplicate" if appended.duplicate else "journalled" if appended.journalled else "appended"
+        self._recorder.count("events", source=event.source, outcome=outcome)
         return appended
 
-    async def _appended(self, event: Event, notice: Notice, call: Call) -> Appended:
+    async def _appended(
+        self, event: Event, routes: Routes, way: Way, notice: Notice, call: Call, *, deferred: bool
+    ) -> Appended:
         try:
             applied = await self._invalidations.append_and_bump(event.instance, event.tags, notice, call)
         except CacheUnavailable:
             # Nothing may be awaited between: the store's guard pays in its own way for what it is not told to defer.
-            if not await self._invalidations.defer(event.instance, event.tags, notice):
+            if not deferred or not await self._invalidations.defer(event.instance, event.tags, notice):
                 raise
+            if notice.parcel is None:
+                # The journal knows of the invalidation alone, and the log may be there although the store is not.
+                await way.appended(event, routes)
             return Appended(event.event_id, False, 0.0, journalled=True)
-        return Appended(applied.event_id, applied.duplicate, applied.latency_ms)
+        known = event if applied.event_id == event.event_id else replace(event, event_id=applied.event_id)
+        logged = await way.appended(known, routes)
+        return Appended(applied.event_id, applied.duplicate, applied.latency_ms, journalled=not logged)
 
 
 class CountedInvalidations:
-    """The admin's invalidations, counted like those of webhooks."""
+    """The admin's invalidations, counted like those of webhooks, and events like those."""
 
-    def __init__(self, invalidations: _Administered, tally: Tally) -> None:
+    def __init__(
+        self, invalidations: _Administered, tally: Tally, append: AppendAndBump, event_id: Callable[[], str]
+    ) -> None:
         self._invalidations = invalidations
         self._tally = tally
+        self._append = append
+        self._event_id = event_id
         self.renew_epoch = invalidations.renew_epoch
         self.recent = invalidations.recent
         self.rates = invalidations.rates
 
     async def append_and_bump(self, tenant: str, tags: Any, notice: Notice, call: Call) -> Applied:
-        applied = await self._invalidations.append_and_bump(tenant, tags, notice, call)
+        event = Event(
+            event_id=self._event_id(),
+            instance=tenant,
+            name=notice.event,
+            entity=notice.resource,
+            record_id=notice.resource_id if is_jnid(notice.resource_id) else "",
+            action=Action.UNKNOWN.value,
+            tags=tuple(tags),
+            source=notice.source,
+            received_at=notice.received_at,
+            request_id=call.request_id,
+        )
+        appended = await self._append.told(event, call, by_admin=True)
         self._tally.add(tenant, "invalidations")
-        return applied
+        return Applied(appended.event_id, appended.duplicate, appended.latency_ms, len(event.tags))
 
     async def invalidate_pattern(self, tenant: str, **what: Any) -> int:
         deleted = await self._invalidations.invalidate_pattern(tenant, **what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from datetime import datetime
 
 from starlette.types import ASGIApp
 
+from jobnimbus_mcp.app.events import Events
 from jobnimbus_mcp.app.root import Overrides, build, new_id
 from jobnimbus_mcp.app.secrets import revealed
 from jobnimbus_mcp.call import Call
@@ -18,7 +20,7 @@ from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.logging import configure
 
-__all__ = ["doctor_probes", "from_environment", "run_stdio"]
+__all__ = ["doctor_probes", "events_of", "from_environment", "run_stdio", "run_worker"]
 
 _LOOKED_BACK = 1_000
 
@@ -43,6 +45,29 @@ async def run_stdio(settings: Settings) -> None:
     app = build(settings, Overrides(freeze_heap=True))
     async with app.running():
         await app.mcp.run_stdio()
+
+
+async def run_worker(settings: Settings, *, until_idle: bool) -> None:
+    """Act on events until cancelled or, with `until_idle`, until nothing is left to do."""
+    # No L1: nobody calls here, and every webhook would wait until this process knows too.
+    app = build(settings.model_copy(update={"l1_max_mb": 0}), Overrides(freeze_heap=True, handled=not until_idle))
+    async with app.running():
+        if until_idle:
+            await app.event_side.until_idle()
+        else:
+            await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def events_of(settings: Settings) -> AsyncIterator[Events]:
+    """The trace of events, for a look or a replay; nothing is acted on meanwhile."""
+    app = build(settings, Overrides(background=False))
+    async with app.running():
+        try:
+            yield app.events
+        finally:
+            for one in app.events.logs:
+                await one.log.aclose()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -19,6 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from jobnimbus_mcp import __version__
 from jobnimbus_mcp.app.accounts import Accounts
 from jobnimbus_mcp.app.changes import AppendAndBump, CountedInvalidations, received
+from jobnimbus_mcp.app.consuming import consumers_of, heat_of, watch
+from jobnimbus_mcp.app.events import Events, EventSide, build_logs
 from jobnimbus_mcp.app.freshness import adaptive_lifetimes, modes_of, policies_of, refreshing
 from jobnimbus_mcp.app.secrets import all_revealed, revealed, some
 from jobnimbus_mcp.app.store import StoreParts, build_store
@@ -26,13 +28,15 @@ from jobnimbus_mcp.cache.ports import Store, StoreHealth
 from jobnimbus_mcp.clock import Clock, SystemClock
 from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
 from jobnimbus_mcp.events.signature import WebhookSecrets
+from jobnimbus_mcp.consumers.rounds import server_callers
+from jobnimbus_mcp.gateway.changes_poll import ChangesPoll
 from jobnimbus_mcp.gateway.identity import Identities, Partitions
 from jobnimbus_mcp.gateway.policies import early_beta
-from jobnimbus_mcp.gateway.reads import Gateway
+from jobnimbus_mcp.gateway.reads import LIFETIME_ONLY, Gateway
 from jobnimbus_mcp.resilience.breaker import State
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.metrics_prometheus import PrometheusRecorder
-from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.telemetry.recorder import NullRecorder, Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.account import get_webhooks_of
 from jobnimbus_mcp.tools.memo import AnswerMemo
@@ -59,6 +63,7 @@ class Overrides:
 
     `freeze_heap`: for a process that serves for long: what was built at its start is left out of garbage collection.
     `background` False: for a process that only asks: nothing is healed, followed, counted or taken from the journal.
+    `handled` False: events are not acted on, unless `App.event_side` is told to.
     """
 
     clock: Clock | None = None
@@ -67,6 +72,7 @@ class Overrides:
     random01: Callable[[], float] | None = None
     freeze_heap: bool = False
     background: bool = True
+    handled: bool = True
 
 
 @dataclass
@@ -84,6 +90,8 @@ class App:
     client: JobNimbusClient
     tally: Tally
     recorder: PrometheusRecorder
+    events: Events
+    event_side: EventSide
     _opened: Callable[[], AbstractAsyncContextManager[None]] = field(repr=False)
 
     @asynccontextmanager
@@ -122,12 +130,15 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     )
     accounts = side.accounts
     budgets |= _budgets(settings, accounts, clock, recorder)
+    budget = BudgetByAccount(budgets)
+    side_of_events = build_logs(settings, accounts, clock=clock, random01=random01, recorder=recorder, told=log)
+    events = side_of_events.events
 
     sender = _sender(settings, given.upstream_transport)
     breakers = upstream_breakers(instances, clock, recorder)
     client = JobNimbusClient(
         sender=sender,
-        budget=BudgetByAccount(budgets),
+        budget=budget,
         breakers=breakers,
         clock=clock,
         random01=random01,
@@ -149,16 +160,25 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     def hears_of_changes(instance: str) -> bool:
         return bool(secrets.shared or secrets.signing or instance in secrets.per_instance)
 
+    def catches_up(instance: str) -> bool:
+        return settings.catch_up_interval_s > 0 and instance in settings.api_keys
+
     def consistency_of(instance: str) -> str:
-        return settings.cache_consistency.value if hears_of_changes(instance) else "ttl"
+        told_of_changes = hears_of_changes(instance) or catches_up(instance)
+        return settings.cache_consistency.value if told_of_changes else LIFETIME_ONLY
 
     adaptive = adaptive_lifetimes(settings, accounts, clock, hears_of_changes)
+    policies = policies_of(settings, adaptive)
+    heat = heat_of(accounts, clock, recorder)
+    callers = server_callers(identities)
     gateway = Gateway(
         accounts,
         client,
-        policies_of(settings, adaptive),
+        policies,
         tally,
         consistency_of,
+        noted=heat.note,
+        own_partitions={instance: caller.partition for instance, caller in callers.items()},
     )
     seen = WebhooksSeen()
 
@@ -176,17 +196,53 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         log,
         AnswerMemo(side.memo_bytes),
     )
-    face = McpFace(toolbox, identities, clock, version=__version__, request_id_of=_request_id_of)
-
-    intake = Intake(
-        AppendAndBump(accounts, tally),
-        secrets=secrets,
-        instances=instances,
+    # warming runs tools too: neither counted as anybody's calls nor noted as asked for
+    unheard = replace(
+        toolbox,
+        gateway=Gateway(accounts, client, policies, Tally(), consistency_of),
+        tally=Tally(),
+        recorder=NullRecorder(),
+        memo=AnswerMemo(0),
+    )
+    append = AppendAndBump(accounts, side_of_events.ways, side_of_events.routes_of, tally=tally, recorder=recorder)
+    consuming = consumers_of(
+        settings,
+        accounts,
+        events,
+        gateway=gateway,
+        tools=unheard,
+        heat=heat,
+        callers=callers,
+        share_left=budget.share_left,
         clock=clock,
         ids=new_id,
         recorder=recorder,
         log=log,
+    )
+    side_of_events.consumers += consuming.consumers
+    watching = watch(
+        settings,
+        accounts,
+        poll=ChangesPoll(client, identities, budget, clock=clock, ids=new_id),
+        tell=append,
+        event_id=side_of_events.event_id,
+        clock=clock,
+        random01=random01,
+        recorder=recorder,
+        log=log,
+    )
+    face = McpFace(toolbox, identities, clock, version=__version__, request_id_of=_request_id_of)
+
+    intake = Intake(
+        append,
+        secrets=secrets,
+        instances=instances,
+        clock=clock,
+        ids=side_of_events.event_id,
+        recorder=recorder,
+        log=log,
         seen=seen,
+        rejected=side_of_events.rejected,
     )
 
     async def probe_store() -> StoreHealth:
@@ -203,6 +259,17 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         for instance in instances:
             is_open = breakers[instance].state is State.OPEN
             parts[f"jobnimbus:{instance}"] = Part("down", reason="circuit_open") if is_open else Part("up")
+        in_a_store_that_is_down = [
+            tenant
+            for one in accounts.stores
+            if settings.events_transport == "redis" and parts[one.name].status == "down"
+            for tenant in one.tenants
+        ]
+        asked = [instance for instance in instances if instance not in in_a_store_that_is_down]
+        told: dict[str, str | None] = dict.fromkeys(in_a_store_that_is_down, "unreachable")
+        told |= dict(zip(asked, await asyncio.gather(*map(events.health, asked)), strict=True))
+        for instance, reason in told.items():
+            parts[f"events:{instance}"] = Part("up" if reason is None else "down", reason=reason)
         parts["webhooks"] = Part("up") if secrets.any else Part("off", reason="no_secret")
         return parts
 
@@ -213,13 +280,21 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
                 async with side.connected():
                     yield
                 return
-            async with side.opened(), refreshing(adaptive):
+            stop_hearing = events.listen(lambda _, uri: face.resource_updated(uri))
+            async with (
+                side.opened(),
+                refreshing(adaptive),
+                side_of_events.opened(handled=given.handled),
+                consuming.running(),
+                watching.running(),
+            ):
                 if any(one.redis is None for one in accounts.stores):
                     log.info("store is embedded", note="kept in this process; set REDIS_URL to share and keep it")
                 if given.freeze_heap:
                     gc.collect()
                     gc.freeze()
                 yield
+            stop_hearing()
         finally:
             await sender.aclose()
 
@@ -238,7 +313,9 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         tools=toolbox,
         identities=identities,
         intake=intake,
-        invalidations=CountedInvalidations(accounts, tally),
+        invalidations=CountedInvalidations(accounts, tally, append, side_of_events.event_id),
+        events=events,
+        warm=consuming.warming.start,
         entries=accounts.entries,
         explain=accounts.explain,
         counts=side.counts,
@@ -269,6 +346,8 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         client=client,
         tally=tally,
         recorder=recorder,
+        events=events,
+        event_side=side_of_events,
         _opened=opened,
     )
 

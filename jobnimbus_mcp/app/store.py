@@ -44,7 +44,7 @@ MEMO_SHARE = 4
 TALLY_EVERY_S = 1.0
 """How often this process hands its counts to the shared sums; a crash loses no more than this."""
 
-REDIS_CONNECTIONS = 40
+REDIS_CONNECTIONS = 64
 IN_FLIGHT = 32
 """Commands sent at once; fewer than connections, so that the budget and health never wait for one."""
 
@@ -219,6 +219,7 @@ def _store(
         coherence=coherence,
         cache=cache,
         invalidator=Invalidator(store, clock=clock, recorder=recorder, barrier=barrier),
+        noted=driver.noted if isinstance(driver, MemoryStore) else lambda tenant, key: False,
     )
 
 

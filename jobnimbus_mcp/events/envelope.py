@@ -14,13 +14,15 @@ from jobnimbus_mcp.crm.entities import Action, Change, Entity, EntityRef, action
 from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.errors import UnknownPayload
 
-__all__ = ["ParsedBody", "dedupe_key", "event_name", "parse_body", "record_id"]
+__all__ = ["ParsedBody", "dedupe_key", "event_name", "parse_body", "record_id", "version_key"]
 
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _EVENT = re.compile(r"(?:(?P<kind>.+)[.:/\s_-])?(?P<action>[A-Za-z]+)", re.DOTALL)
 _MAX_WORD = 64
 _MAX_WRAPPERS = 3
 _MAX_RELATED = 1000
+_MADE_WITHIN_S = 1
+"""Between `date_created` and `date_updated` of a record nobody has touched since."""
 _NOT_UNDERSTOOD = (
     "The body names no record we know: it needs a jnid with a type, or an event with resource_type and resource_id."
 )
@@ -45,10 +47,12 @@ _SINGULAR: Mapping[Entity, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ParsedBody:
-    """`name`: `job.updated`, or `job.changed` where the body names no action."""
+    """`name`: `job.updated`, or `job.changed` where the body names no action. `is_new`: as far as the body tells, the
+    record was made with this change."""
 
     name: str
     change: Change
+    is_new: bool = False
 
 
 def parse_body(body: Any) -> ParsedBody:
@@ -86,7 +90,7 @@ def parse_body(body: Any) -> ParsedBody:
         parents=_parents(record),
         occurred_at=_date(record.get("date_updated")),
     )
-    return ParsedBody(event_name(change), change)
+    return ParsedBody(event_name(change), change, _is_new(record, change))
 
 
 def event_name(change: Change) -> str:
@@ -125,6 +129,11 @@ def dedupe_key(instance: str, parsed: ParsedBody, body: Any, delivery_id: str | 
     except TypeError:  # nested deeper than orjson writes: no canonical form, so not comparable
         return ""
     return "body:" + _digest(instance, change.ref.jnid, str(change.occurred_at), change.action.value, canonical)
+
+
+def version_key(instance: str, entity: str, jnid: str, version_s: int) -> str:
+    """What all ways of hearing of one version of a record (its `date_updated`, epoch seconds) have in common."""
+    return "version:" + _digest(instance, entity, jnid, str(version_s))
 
 
 def _digest(*parts: str) -> str:
@@ -214,6 +223,13 @@ def _parents(record: Mapping[str, Any]) -> frozenset[str] | None:
     if any(parent is None for parent in parents):
         return None
     return frozenset(parent for parent in parents if parent is not None)
+
+
+def _is_new(record: Mapping[str, Any], change: Change) -> bool:
+    if change.action is not Action.UNKNOWN or change.occurred_at is None:
+        return change.action is Action.CREATED
+    created_at = _date(record.get("date_created"))
+    return created_at is not None and change.occurred_at - created_at <= _MADE_WITHIN_S
 
 
 def _date(value: Any) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
-from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.entities import Action, Entity
 from jobnimbus_mcp.crm.relations import tags_of_change
 from jobnimbus_mcp.errors import (
     CacheUnavailable,
@@ -21,8 +21,9 @@ from jobnimbus_mcp.errors import (
     ProjectError,
     UnknownPayload,
 )
-from jobnimbus_mcp.events.envelope import dedupe_key, parse_body
-from jobnimbus_mcp.events.ports import AppendAndBump, Appended, Event
+from jobnimbus_mcp.events.envelope import dedupe_key, parse_body, version_key
+from jobnimbus_mcp.events.event import BODY_MOST, Event
+from jobnimbus_mcp.events.ports import AppendAndBump, Appended
 from jobnimbus_mcp.events.signature import Rejected, Verified, WebhookSecrets, verify
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
@@ -71,7 +72,11 @@ class WebhooksSeen:
 
 
 class Intake:
-    """Takes deliveries for the accounts in `instances`."""
+    """Takes deliveries for the accounts in `instances`.
+
+    `ids`: of events, as `events.event.event_id_at` makes them. `rejected` is told of what could not be understood,
+    for the trace; it never raises.
+    """
 
     def __init__(
         self,
@@ -84,7 +89,9 @@ class Intake:
         recorder: Recorder,
         log: FilteringBoundLogger,
         seen: WebhooksSeen,
+        rejected: Callable[[Event, str], Awaitable[None]],
     ) -> None:
+        self._rejected = rejected
         self._append_and_bump = append_and_bump
         self._secrets = secrets
         self._instances = tuple(instances)
@@ -108,23 +115,27 @@ class Intake:
         received_at = self._clock.now()
         try:
             instance = self._admitted(delivery, received_at)
-            event = self._understood(delivery, instance, received_at)
+            try:
+                event = self._understood(delivery, instance, received_at, call)
+            except UnknownPayload:
+                await self._rejected(self._not_understood(delivery, instance, received_at, call), "unknown_payload")
+                raise
         except ProjectError as refusal:
             self._recorder.count("webhooks", entity="unknown", outcome=_OUTCOMES.get(type(refusal), "refused"))
             raise
-        entity = event.change.ref.entity.value
+        entity = event.entity
         try:
             appended = await self._append_and_bump(event, call)
         except CacheUnavailable:
             self._recorder.count("webhooks", entity=entity, outcome="unavailable")
             raise
-        self._seen.note(instance, event.change.ref.entity, received_at)
+        self._seen.note(instance, Entity(entity), received_at)
         self._recorder.count("webhooks", entity=entity, outcome=_outcome(appended))
         self._log.info(
             "Invalidation journalled" if appended.journalled else "Cache invalidated",
             event_name=event.name,
             resource=entity,
-            id=event.change.ref.jnid,
+            id=event.record_id,
             tags=list(event.tags),
             instance=instance,
             event_id=appended.event_id,
@@ -161,22 +172,44 @@ class Intake:
             raise InvalidInput("No account of that name is served here.", field="instance")
         return name
 
-    def _understood(self, delivery: Delivery, instance: str, received_at: float) -> Event:
+    def _understood(self, delivery: Delivery, instance: str, received_at: float, call: Call) -> Event:
         try:
             body = orjson.loads(delivery.raw)
         except orjson.JSONDecodeError as fault:
             raise UnknownPayload("The body is not valid JSON.") from fault
         parsed = parse_body(body)
+        change = parsed.change
         delivery_id = delivery.headers.get("webhook-id", "").strip()
-        return Event(
+        return Event.of_change(
+            change,
             event_id=self._ids(),
             instance=instance,
             name=parsed.name,
-            change=parsed.change,
-            tags=tags_of_change(parsed.change),
+            tags=tags_of_change(change),
             source="webhook",
             received_at=received_at,
+            is_new=parsed.is_new,
             dedupe_key=dedupe_key(instance, parsed, body, delivery_id or None),
+            version_key=""
+            if change.occurred_at is None
+            else version_key(instance, change.ref.entity, change.ref.jnid, change.occurred_at),
+            request_id=call.request_id,
+            body=_text(delivery.raw),
+        )
+
+    def _not_understood(self, delivery: Delivery, instance: str, received_at: float, call: Call) -> Event:
+        return Event(
+            event_id=self._ids(),
+            instance=instance,
+            name="unknown",
+            entity="unknown",
+            record_id="",
+            action=Action.UNKNOWN.value,
+            tags=(),
+            source="webhook",
+            received_at=received_at,
+            request_id=call.request_id,
+            body=_text(delivery.raw),
         )
 
 
@@ -196,3 +229,7 @@ def _outcome(appended: Appended) -> str:
 
 def _invalid_signature() -> NotAuthenticated:
     return NotAuthenticated("Invalid signature", code="invalid_signature")
+
+
+def _text(raw: bytes) -> str:
+    return raw[:BODY_MOST].decode("utf-8", "replace")

@@ -25,7 +25,7 @@ from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.policies import Policies
 from jobnimbus_mcp.telemetry.tally import Tally
 
-__all__ = ["LIFETIME_ONLY", "Cache", "Gateway", "Upstream"]
+__all__ = ["LIFETIME_ONLY", "Cache", "Gateway", "Noted", "Upstream"]
 
 LIFETIME_ONLY = "ttl"
 """The consistency told where this server learns of no changes: the lifetime is the only bound."""
@@ -36,6 +36,9 @@ _WEAKER = (Mode.STRICT, Mode.BARRIER, Mode.BOUNDED, Mode.ANY)
 
 PARSED_BYTES = 2 * 1024 * 1024
 """Of values kept parsed: some ten blocks of a list, for calls that ask the same at the same time."""
+
+Noted = Callable[[str, Read], None]
+"""(account, question): somebody was answered who shares the server's own partition. Never waits, never fails."""
 
 
 class Upstream(Protocol):
@@ -79,7 +82,9 @@ class Cache(Protocol):
 
 class Gateway:
     """Reads for the tools. `consistency_of(instance)`: what freshness this server can promise for an account at best;
-    "ttl" where it learns of no changes."""
+    "ttl" where it learns of no changes. `noted` is told of each answered read that a call is about and that shares the
+    server's own partition; not of look-ups on the side, nor of what was asked past the cache. `own_partitions`: account
+    -> that partition, by which callers are known who bring a key that leads there."""
 
     def __init__(
         self,
@@ -88,12 +93,16 @@ class Gateway:
         policies: Policies,
         tally: Tally,
         consistency_of: Callable[[str], str],
+        noted: Noted | None = None,
+        own_partitions: Mapping[str, str] | None = None,
     ) -> None:
         self._cache = cache
         self._upstream = upstream
         self._policies = policies
         self._tally = tally
         self._parsed = ParsedValues(PARSED_BYTES)
+        self._noted = noted
+        self._own_partitions = dict(own_partitions or {})
         self.consistency_of = consistency_of
 
     async def get(
@@ -143,6 +152,8 @@ class Gateway:
         self._count(read, caller, outcome, internal=internal, bypass_asked=max_age_s == 0)
         if outcome.negative and read.shape is Shape.RECORD:
             raise not_found(read.entity)
+        if self._noted is not None and not internal and max_age_s != 0 and self._is_own(caller):
+            self._noted(caller.instance, read)
         return answer
 
     def consistency_told(self, instance: str, answers: Sequence[Answer]) -> str:
@@ -152,6 +163,9 @@ class Gateway:
         if promised == LIFETIME_ONLY or not answers:
             return promised
         return max((answer.mode for answer in answers), key=_WEAKER.index).value
+
+    def _is_own(self, caller: Caller) -> bool:
+        return not caller.own_key or caller.partition == self._own_partitions.get(caller.instance)
 
     async def check(self, caller: Caller, call: Call) -> None:
         """Ask JobNimbus whether it accepts the credential; raises as `Upstream.check_credential` does."""

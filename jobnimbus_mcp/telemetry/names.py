@@ -47,6 +47,19 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "upstream_seconds": Metric("histogram", ("entity",), "Time of one request to JobNimbus."),
         "upstream_retries": Metric("counter", ("reason",), "Requests to JobNimbus that were tried again."),
         "budget_wait_seconds": Metric("histogram", (), "Time waited for the request budget."),
+        "events": Metric("counter", ("source", "outcome"), "Changes learnt of: appended, duplicate, journalled, ..."),
+        "events_due": Metric("gauge", ("instance", "consumer"), "Events due and not done."),
+        "events_delayed": Metric("gauge", ("instance", "consumer"), "Events that wait for their time."),
+        "events_oldest_seconds": Metric("gauge", ("instance", "consumer"), "For how long the oldest has been due."),
+        "events_dead": Metric("gauge", ("instance", "consumer"), "Events given up and not replayed."),
+        "events_handled": Metric(
+            "counter", ("consumer", "outcome"), "Events acted on: done, retry, dead, or given_back at a stop."
+        ),
+        "event_act_seconds": Metric("histogram", ("consumer",), "Time a consumer took for one batch."),
+        "catch_up_rounds": Metric("counter", ("outcome",), "Rounds of asking JobNimbus for what nobody told of."),
+        "catch_up_changes": Metric("counter", ("entity", "outcome"), "Changes those rounds and sweeps have found."),
+        "sweep_kinds": Metric("counter", ("entity", "outcome"), "Kinds of record whose ids were compared."),
+        "warm_reads": Metric("counter", ("reason", "result"), "Reads ahead: fetched, kept, failed or left."),
         "webhooks": Metric("counter", ("entity", "outcome"), "Webhook deliveries: applied, duplicate, refused, ..."),
         "http_requests": Metric("counter", ("route", "status"), "HTTP requests by route pattern and status."),
     }

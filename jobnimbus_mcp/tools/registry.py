@@ -172,6 +172,17 @@ class Toolbox:
                 return spec
         raise UnknownTool("There is no tool of this name; tools/list tells which there are.", field="name")
 
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Return when there is such a tool and it takes these arguments.
+
+        Raises:
+            CallerError: otherwise.
+        """
+        spec = self.spec(name)
+        self._refuse_unknown(spec, arguments)
+        merged, _ = merged_arguments(spec.name, arguments)
+        _validated(spec, merged)
+
     async def call(self, name: str, arguments: Mapping[str, Any], who: Caller, call: Call) -> ToolAnswer:
         """The tool's answer.
 

@@ -10,12 +10,14 @@ from jobnimbus_mcp.cache.notice import Applied, Notice
 from jobnimbus_mcp.cache.ports import StoreHealth
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.events.intake import Accepted, Delivery
+from jobnimbus_mcp.events.ports import EventPage, EventQuery, Traced
 from jobnimbus_mcp.gateway.answers import ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller
 
 __all__ = [
     "Counts",
     "Entries",
+    "Events",
     "Explain",
     "Identify",
     "Invalidations",
@@ -24,6 +26,7 @@ __all__ = [
     "Readiness",
     "Receiver",
     "ToolCaller",
+    "Warm",
 ]
 
 
@@ -108,6 +111,30 @@ class Explain(Protocol):
 
         Raises:
             CacheUnavailable: the store is away.
+        """
+        ...
+
+
+class Events(Protocol):
+    """The trace of change events; every method may raise CacheUnavailable."""
+
+    async def find(self, instance: str, query: EventQuery) -> EventPage:
+        """A page of one account's events, newest first, without their bodies."""
+        ...
+
+    async def show(self, instance: str, event_id: str) -> Traced | None:
+        """One event with all that became of it, or None."""
+        ...
+
+
+class Warm(Protocol):
+    """Reads ahead."""
+
+    async def __call__(self, instance: str | None, queries: Sequence[Any] | None) -> int:
+        """How many reads were started, of one account or of all: those `queries` (tool calls), or what is asked most.
+
+        Raises:
+            InvalidInput: a query is not understood; nothing was started.
         """
         ...
 

@@ -9,6 +9,7 @@ from jobnimbus_mcp.errors import CallerError
 __all__ = [
     "BodyTimeout",
     "EntryNotFound",
+    "EventNotFound",
     "ForeignOrigin",
     "HostNotAllowed",
     "MethodNotAllowed",
@@ -34,6 +35,15 @@ class EntryNotFound(CallerError):
 
     def __init__(self) -> None:
         super().__init__("Nothing is kept under this key: it was never fetched, has expired or was deleted.")
+
+
+class EventNotFound(CallerError):
+    """There is no event of this id."""
+
+    code, http_status = "not_found", 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no event of this id: it was never received, or has been removed from the archive.")
 
 
 class MethodNotAllowed(CallerError):

@@ -18,12 +18,14 @@ from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.web.auth import AdminOnly, Anyone, CallersOnly
 from jobnimbus_mcp.web.cache_admin import CacheAdmin
 from jobnimbus_mcp.web.endpoint import Endpoint, McpEndpoint
+from jobnimbus_mcp.web.events_admin import EventsAdmin
 from jobnimbus_mcp.web.health import Health
 from jobnimbus_mcp.web.hosts import AllowedHosts
 from jobnimbus_mcp.web.middleware import Front
 from jobnimbus_mcp.web.ports import (
     Counts,
     Entries,
+    Events,
     Explain,
     Identify,
     Invalidations,
@@ -31,6 +33,7 @@ from jobnimbus_mcp.web.ports import (
     Readiness,
     Receiver,
     ToolCaller,
+    Warm,
 )
 from jobnimbus_mcp.web.tools_http import ToolsOverHttp
 from jobnimbus_mcp.web.webhooks import Webhooks
@@ -63,6 +66,8 @@ class WebParts:
     invalidations: Invalidations
     entries: Entries
     explain: Explain
+    events: Events
+    warm: Warm
     counts: Counts
     probe_store: ProbeStore
     circuit_state: Callable[[], str]
@@ -103,6 +108,8 @@ def create_app(parts: WebParts) -> ASGIApp:
         log=parts.log,
     )
 
+    events = EventsAdmin(instances=parts.instances, events=parts.events, warm=parts.warm, log=parts.log)
+
     async def metrics(request: Request, body: bytes) -> Response:
         text, content_type = parts.exposition()
         return Response(text, headers={"content-type": content_type})
@@ -123,6 +130,9 @@ def create_app(parts: WebParts) -> ASGIApp:
         Route("/cache/clear", Endpoint(cache.clear, admin), methods=post),
         Route("/cache/invalidate", Endpoint(cache.invalidate, admin), methods=["POST", "DELETE"]),
         Route("/cache/invalidations", Endpoint(cache.invalidations, admin), methods=get),
+        Route("/cache/events", Endpoint(events.listing, admin), methods=get),
+        Route("/cache/events/{event_id}", Endpoint(events.one, admin), methods=get),
+        Route("/cache/warming", Endpoint(events.warming, admin), methods=post),
         Route("/cache/invalidations/stats", Endpoint(cache.invalidation_stats, admin), methods=get),
     ]
     return Front(

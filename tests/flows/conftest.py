@@ -163,6 +163,12 @@ class World:
         rows: list[Row] = self.sim.account(instance).users()["users"]
         return rows
 
+    async def settled(self, instance: str = "stamford") -> None:
+        """Return when nothing is due any more of what the clock has come to: the second renewal of a changed list."""
+        async with asyncio.timeout(CALL_BOUND_S):
+            while any(lag.due for lag in (await self.app.events.lag(instance)).values()):
+                await asyncio.sleep(0)
+
     # -- who asks ----------------------------------------------------------------------------------------------------
 
     def headers(self, key: str | None = None, instance: str = "stamford") -> dict[str, str]:

@@ -226,6 +226,7 @@ async def test_a_task_becomes_overdue_the_second_after_it_was_due_without_being_
     made = await world.sim.create("stamford", "tasks", {"title": "Call", "date_start": due - 600, "date_end": due})
     late = {"overdue": True, "size": 200, "verbosity": "summary"}
     world.clock.advance(10)  # JobNimbus's index has caught up with the new task by then, so its list is kept
+    await world.settled()
 
     assert made["jnid"] not in {jnid for page in await agent.pages("get_tasks", **late) for jnid in page.ids}
     world.clock.advance(51)

@@ -8,19 +8,62 @@ from typing import Any
 import pytest
 
 from jobnimbus_mcp.app.changes import AppendAndBump, CountedInvalidations
-from jobnimbus_mcp.cache.notice import Applied, Notice
+from jobnimbus_mcp.cache.notice import Applied, Notice, Parcel
 from jobnimbus_mcp.cache.ports import StoreTimeout
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import ManualClock
 from jobnimbus_mcp.crm.entities import Action, Change, Entity, EntityRef
 from jobnimbus_mcp.crm.relations import floors_of_change, tags_of_change
 from jobnimbus_mcp.errors import CacheUnavailable
-from jobnimbus_mcp.events.ports import Appended, Event
+from jobnimbus_mcp.events.event import Event
+from jobnimbus_mcp.events.ports import Appended, EventsUnavailable, Routes
+from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
 from jobnimbus_mcp.telemetry.tally import Tally
 
 CHANGE = Change(EntityRef(Entity.JOBS, "j1"), Action.UPDATED, occurred_at=1_789_999_999)
-EVENT = Event("evt_1", "stamford", "job.updated", CHANGE, tags_of_change(CHANGE), "webhook", 1_790_000_000.0, "d1")
-NOTICE = Notice("job.updated", "jobs", "j1", "webhook", 1_790_000_000.0, "evt_1", "d1", floors=floors_of_change(CHANGE))
+EVENT = Event.of_change(
+    CHANGE,
+    event_id="evt_1",
+    instance="stamford",
+    name="job.updated",
+    tags=tags_of_change(CHANGE),
+    source="webhook",
+    received_at=1_790_000_000.0,
+    dedupe_key="d1",
+    version_key="v1",
+)
+PARCEL = Parcel(("hash", "stream", "due"), ("e", "b", "to", "1790000000000"))
+NOTICE = Notice(
+    "job.updated",
+    "jobs",
+    "j1",
+    "webhook",
+    1_790_000_000.0,
+    "evt_1",
+    "d1",
+    floors=floors_of_change(CHANGE),
+    version_key="v1",
+    parcel=PARCEL,
+)
+
+
+class Way:
+    """An event's way into its log: `parcelled` when the store appends it; `lost` when it can be kept nowhere."""
+
+    def __init__(self, *, parcelled: bool = True) -> None:
+        self.parcelled = parcelled
+        self.logged = True
+        self.lost = False
+        self.appends: list[tuple[str, Routes]] = []
+
+    def parcel(self, event: Event, routes: Routes) -> Parcel | None:
+        return PARCEL if self.parcelled else None
+
+    async def appended(self, event: Event, routes: Routes) -> bool:
+        if self.lost:
+            raise EventsUnavailable("no room")
+        self.appends.append((event.event_id, routes))
+        return self.logged
 
 
 class Accounts:
@@ -57,13 +100,20 @@ class Accounts:
         return {"total": hours}
 
 
+def appending(accounts: Accounts, tally: Tally, way: Way | None = None) -> AppendAndBump:
+    ways = {"stamford": way or Way()}
+    return AppendAndBump(
+        accounts, ways, lambda event: {"settle": event.received_at + 6}, tally=tally, recorder=InMemoryRecorder()
+    )
+
+
 def call() -> Call:
     return Call.begin(ManualClock(), "r")
 
 
 async def test_the_store_is_told_of_the_event_its_tags_and_its_floors() -> None:
     accounts, tally = Accounts(), Tally()
-    assert await AppendAndBump(accounts, tally)(EVENT, call()) == Appended("evt_0", True, 1.5)
+    assert await appending(accounts, tally)(EVENT, call()) == Appended("evt_0", True, 1.5)
     assert accounts.done == [("told", "stamford", EVENT.tags, NOTICE, floors_of_change(CHANGE))]
     assert floors_of_change(CHANGE)["jobs:j1"] == 1_789_999_999
     assert tally.since_start("stamford")["invalidations"] == 1
@@ -72,7 +122,7 @@ async def test_the_store_is_told_of_the_event_its_tags_and_its_floors() -> None:
 async def test_what_the_store_cannot_be_told_the_journal_takes_over_as_it_was() -> None:
     accounts, tally = Accounts(), Tally()
     accounts.away = True
-    assert await AppendAndBump(accounts, tally)(EVENT, call()) == Appended("evt_1", False, 0.0, journalled=True)
+    assert await appending(accounts, tally)(EVENT, call()) == Appended("evt_1", False, 0.0, journalled=True)
     assert accounts.done == [("deferred", "stamford", EVENT.tags, NOTICE, floors_of_change(CHANGE))]
     assert tally.since_start("stamford")["invalidations"] == 1
 
@@ -81,13 +131,14 @@ async def test_without_a_journal_that_takes_it_the_store_is_unavailable() -> Non
     accounts, tally = Accounts(), Tally()
     accounts.away = accounts.full = True
     with pytest.raises(CacheUnavailable):
-        await AppendAndBump(accounts, tally)(EVENT, call())
+        await appending(accounts, tally)(EVENT, call())
     assert tally.since_start("stamford") == {}
 
 
 async def test_an_admins_invalidation_is_counted_and_never_deferred() -> None:
     accounts, tally = Accounts(), Tally()
-    admins = CountedInvalidations(accounts, tally)
+    way = Way()
+    admins = CountedInvalidations(accounts, tally, appending(accounts, tally, way), lambda: "evt_9")
     await admins.append_and_bump("stamford", ("jobs",), NOTICE, call())
     assert await admins.invalidate_pattern("stamford", pattern="*", notice=NOTICE, call=call()) == 3
     assert tally.since_start("stamford")["invalidations"] == 2
@@ -100,3 +151,33 @@ async def test_an_admins_invalidation_is_counted_and_never_deferred() -> None:
     with pytest.raises(CacheUnavailable):
         await admins.append_and_bump("stamford", ("jobs",), NOTICE, call())
     assert [done[0] for done in accounts.done] == ["told", "renewed"]
+    assert [event_id for event_id, _ in way.appends] == ["evt_0"]
+
+
+async def test_the_event_goes_into_its_log_once_the_invalidation_holds_under_the_first_ones_id() -> None:
+    way = Way()
+    await appending(Accounts(), Tally(), way)(EVENT, call())
+    assert way.appends == [("evt_0", {"settle": 1_790_000_006.0})]
+
+
+async def test_an_event_that_waits_on_the_disk_for_its_log_is_journalled() -> None:
+    way = Way(parcelled=False)
+    way.logged = False
+    appended = await appending(Accounts(), Tally(), way)(EVENT, call())
+    assert appended == Appended("evt_0", True, 1.5, journalled=True)
+
+
+async def test_an_event_that_can_be_kept_nowhere_is_refused() -> None:
+    way = Way(parcelled=False)
+    way.lost = True
+    with pytest.raises(EventsUnavailable):
+        await appending(Accounts(), Tally(), way)(EVENT, call())
+
+
+@pytest.mark.parametrize("parcelled", [True, False])
+async def test_with_the_store_away_the_journal_has_the_event_or_its_log_is_told_besides(parcelled: bool) -> None:
+    accounts, way = Accounts(), Way(parcelled=parcelled)
+    accounts.away = True
+    appended = await appending(accounts, Tally(), way)(EVENT, call())
+    assert appended.journalled
+    assert [event_id for event_id, _ in way.appends] == ([] if parcelled else ["evt_1"])

@@ -24,8 +24,9 @@ from jobnimbus_mcp.errors import (
     ProjectError,
     UnknownPayload,
 )
+from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.intake import Accepted, Delivery, Intake, WebhooksSeen
-from jobnimbus_mcp.events.ports import Appended, Event
+from jobnimbus_mcp.events.ports import Appended
 from jobnimbus_mcp.events.signature import WebhookSecrets
 from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
 
@@ -61,6 +62,7 @@ class World:
         self.log = Log()
         self.recorder = InMemoryRecorder()
         self.seen = WebhooksSeen()
+        self.rejected: list[tuple[Event, str]] = []
         numbers = iter(range(1, 1000))
         self.intake = Intake(
             self.log,
@@ -71,7 +73,11 @@ class World:
             recorder=self.recorder,
             log=structlog.get_logger(),
             seen=self.seen,
+            rejected=self.reject,
         )
+
+    async def reject(self, event: Event, reason: str) -> None:
+        self.rejected.append((event, reason))
 
     async def deliver(
         self,
@@ -101,12 +107,51 @@ async def test_a_delivery_is_appended_with_everything_the_invalidation_needs() -
     (event,) = world.log.bumped
     assert (event.event_id, event.instance, event.name, event.source) == ("evt_1", "stamford", "job.changed", "webhook")
     assert event.received_at == world.clock.now()
+    assert event.change is not None
     assert event.change.ref.entity is Entity.JOBS
     assert event.change.action is Action.UNKNOWN
     assert event.tags == tags_of_change(event.change)
     assert f"jobs:detail:{JOB}" in event.tags
     assert event.dedupe_key.startswith("body:")
     assert world.counted("jobs", "applied") == 1
+
+
+async def test_what_was_received_is_kept_with_the_event_and_so_is_the_version_it_tells_of() -> None:
+    world = World()
+    await world.deliver(RECORD)
+    await world.deliver(UPDATED)
+    told, untold = world.log.bumped
+    assert orjson.loads(told.body) == RECORD
+    assert told.request_id == "request-1"
+    assert told.version_key.startswith("version:")
+    assert untold.version_key == ""
+
+
+async def test_what_is_not_understood_is_kept_for_the_trace_when_its_sender_is_known() -> None:
+    world = World()
+    assert isinstance(await world.refusal({"hello": "there"}), UnknownPayload)
+    assert isinstance(await world.refusal(b"{"), UnknownPayload)
+    assert isinstance(await world.refusal({"hello": "there"}, tokens=("wrong",)), NotAuthenticated)
+    assert [(event.instance, event.body, reason) for event, reason in world.rejected] == [
+        ("stamford", '{"hello":"there"}', "unknown_payload"),
+        ("stamford", "{", "unknown_payload"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dates", "is_new"),
+    [
+        ({"date_created": 1789400215, "date_updated": 1789400215}, True),
+        ({"date_created": 1789400214, "date_updated": 1789400215}, True),
+        ({"date_created": 1789400200, "date_updated": 1789400215}, False),
+        ({"date_updated": 1789400215}, False),
+        ({}, False),
+    ],
+)
+async def test_a_record_nobody_has_touched_since_it_was_made_is_new(dates: dict[str, int], is_new: bool) -> None:
+    world = World()
+    await world.deliver({"jnid": JOB, "type": "job", **dates})
+    assert world.log.bumped[0].is_new is is_new
 
 
 async def test_every_delivery_invalidates_and_a_duplicate_answers_the_first_event_id() -> None:

@@ -16,8 +16,9 @@ from jobnimbus_mcp.cache.ports import StoreHealth
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import ManualClock
 from jobnimbus_mcp.errors import CacheUnavailable, UnknownTool
+from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
-from jobnimbus_mcp.events.ports import Appended, Event
+from jobnimbus_mcp.events.ports import Appended, EventPage, EventQuery, Traced
 from jobnimbus_mcp.events.signature import WebhookSecrets
 from jobnimbus_mcp.gateway.answers import ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller, Identities, Partitions
@@ -92,6 +93,27 @@ class Invalidator:
         return {"jobs": {"webhook": hours}}
 
 
+class Trace:
+    """Events by account, as their log would tell them, two a page; `down`: it is away."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, list[Traced]] = {}
+        self.asked: list[tuple[str, EventQuery]] = []
+        self.down = False
+
+    async def find(self, instance: str, query: EventQuery) -> EventPage:
+        if self.down:
+            raise CacheUnavailable("The event log cannot be reached.")
+        self.asked.append((instance, query))
+        kept = sorted(self.kept.get(instance, ()), key=lambda row: row.event.event_id, reverse=True)
+        older = [row for row in kept if query.before is None or row.event.event_id < query.before]
+        page = older[: min(2, query.limit)]
+        return EventPage(tuple(page), page[-1].event.event_id if len(page) < len(older) else None)
+
+    async def show(self, instance: str, event_id: str) -> Traced | None:
+        return next((row for row in self.kept.get(instance, ()) if row.event.event_id == event_id), None)
+
+
 class Inside:
     """All the fakes, and the parts made of them; `app()` builds the app anew with some parts replaced."""
 
@@ -105,6 +127,9 @@ class Inside:
         self.store_down = False
         self.probes = 0
         self.health = StoreHealth(True, "CLOSED", 0.41234, None)
+        self.trace = Trace()
+        self.rejected: list[tuple[Event, str]] = []
+        self.warmed: list[tuple[str | None, Any]] = []
         self.parts_told: dict[str, Part] = {"redis": Part("up"), "jobnimbus": Part("up", essential=True)}
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.listed: list[tuple[Any, ...]] = []
@@ -130,6 +155,8 @@ class Inside:
             invalidations=self.invalidator,
             entries=self.entries,
             explain=self.explain,
+            events=self.trace,
+            warm=self.warm,
             counts=self,
             probe_store=self.probe,
             circuit_state=lambda: "OPEN",
@@ -155,6 +182,7 @@ class Inside:
             recorder=self.recorder,
             log=structlog.get_logger(),
             seen=WebhooksSeen(),
+            rejected=self.reject,
         )
 
     async def append(self, event: Event, call: Call) -> Appended:
@@ -187,6 +215,13 @@ class Inside:
     async def probe(self) -> StoreHealth:
         self.probes += 1
         return self.health
+
+    async def reject(self, event: Event, reason: str) -> None:
+        self.rejected.append((event, reason))
+
+    async def warm(self, instance: str | None, queries: Sequence[Any] | None) -> int:
+        self.warmed.append((instance, queries))
+        return 3
 
     async def readiness(self) -> Mapping[str, Part]:
         return self.parts_told

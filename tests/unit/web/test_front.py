@@ -128,7 +128,7 @@ async def test_a_wrong_method_is_told_the_right_ones(web: Any, error_of: Any, pa
     assert response.headers["allow"] == allow
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/health/", "/mcp/", "/cache", "/cache/events", "/docs", "/MCP"])
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/health/", "/mcp/", "/cache", "/cache/dashboard", "/docs", "/MCP"])
 async def test_an_unknown_path_is_not_found_and_never_redirected(web: Any, error_of: Any, path: str) -> None:
     for method in ("GET", "POST"):
         assert error_of(await web.request(method, path)) == (404, "not_found")

@@ -1,0 +1,353 @@
+"""The events' side of the server: the logs and ways into them, those who act on events, and what looks after both."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from structlog.typing import FilteringBoundLogger
+
+from jobnimbus_mcp.app.accounts import Accounts, StoreOfAccounts
+from jobnimbus_mcp.app.changes import AppendAndBump, Way
+from jobnimbus_mcp.app.keeping import Keeper
+from jobnimbus_mcp.app.secrets import revealed
+from jobnimbus_mcp.app.ways import AfterTheStore, Elsewhere, WithTheStore
+from jobnimbus_mcp.cache.journal_file import JournalFile
+from jobnimbus_mcp.cache.scripts_redis import Scripts
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.errors import CacheUnavailable
+from jobnimbus_mcp.events.bus_memory import MemoryBus
+from jobnimbus_mcp.events.bus_redis import RedisBus
+from jobnimbus_mcp.events.event import Event, event_id_at
+from jobnimbus_mcp.events.log_memory import MemoryEvents
+from jobnimbus_mcp.events.log_redis import RedisEvents
+from jobnimbus_mcp.events.ports import (
+    Bus,
+    Consumer,
+    EventLog,
+    EventPage,
+    EventQuery,
+    EventsUnavailable,
+    Lag,
+    Rates,
+    Routes,
+    Traced,
+)
+from jobnimbus_mcp.events.routing import routes_of
+from jobnimbus_mcp.events.vitals import unwell
+from jobnimbus_mcp.events.worker import Worker
+from jobnimbus_mcp.settings import Settings
+from jobnimbus_mcp.telemetry.recorder import Recorder
+
+__all__ = ["EventSide", "Events", "LogOfAccounts", "build_logs"]
+
+_OPEN_AGAIN_S = 1.0
+_GAUGES_EVERY_S = 5.0
+_LOOK_WITHIN_S = 0.7
+_LEAVE_WITHIN_S = 1.0
+_EVENT_SCRIPTS = "jobnimbus_mcp.events.scripts"
+_FALLBACK = "settle"
+"""Who takes an event that is nothing to anybody, so that it goes through the stream and into the archive like all."""
+
+
+@dataclass(frozen=True)
+class LogOfAccounts:
+    """One log, for the accounts in `instances`."""
+
+    name: str
+    instances: tuple[str, ...]
+    log: EventLog
+
+
+class Events:
+    """Every account's log and bus, found by the account's name; the web's and the command line's view."""
+
+    def __init__(self, logs: Sequence[LogOfAccounts], buses: Mapping[str, Bus]) -> None:
+        self.logs = tuple(logs)
+        self._buses = dict(buses)
+        self._of = {instance: one for one in logs for instance in one.instances}
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        return tuple(self._of)
+
+    @property
+    def by_account(self) -> Mapping[str, EventLog]:
+        return {instance: one.log for instance, one in self._of.items()}
+
+    @property
+    def buses(self) -> Sequence[Bus]:
+        """Each once."""
+        return tuple({id(bus): bus for bus in self._buses.values()}.values())
+
+    def of(self, instance: str) -> EventLog:
+        return self._of[instance].log
+
+    async def find(self, instance: str, query: EventQuery) -> EventPage:
+        """As `EventLog.find`."""
+        return await self.of(instance).find(instance, query)
+
+    async def show(self, instance: str, event_id: str) -> Traced | None:
+        """As `EventLog.show`."""
+        return await self.of(instance).show(instance, event_id)
+
+    async def replay(self, instance: str, event_id: str, consumer: str | None = None) -> tuple[str, ...]:
+        """As `EventLog.replay`."""
+        return await self.of(instance).replay(instance, event_id, consumer)
+
+    async def lag(self, instance: str) -> Mapping[str, Lag]:
+        """As `EventLog.lag`."""
+        return await self.of(instance).lag(instance)
+
+    async def rates(self, instance: str) -> Mapping[str, Rates]:
+        """As `EventLog.rates`."""
+        return await self.of(instance).rates(instance)
+
+    async def publish(self, instance: str, messages: Sequence[str]) -> None:
+        """As `Bus.publish`."""
+        await self._buses[instance].publish(instance, messages)
+
+    def listen(self, heard: Callable[[str, str], None]) -> Callable[[], None]:
+        """As `Bus.listen`, to every bus."""
+        stops = [bus.listen(heard) for bus in self.buses]
+
+        def stop() -> None:
+            for each in stops:
+                each()
+
+        return stop
+
+    async def health(self, instance: str) -> str | None:
+        """None when the account's events are handled as they should be, else why not: unreachable, lag, errors or
+        latency."""
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN_S):
+                log = self.of(instance)
+                await log.ping()
+                return unwell(await log.lag(instance), await log.rates(instance))
+        except (CacheUnavailable, TimeoutError):
+            return "unreachable"
+
+
+@dataclass
+class EventSide:
+    """Built, not opened."""
+
+    settings: Settings
+    clock: Clock
+    recorder: Recorder
+    log: FilteringBoundLogger
+    random01: Callable[[], float]
+    events: Events
+    keeper: Keeper | None
+    ways: Mapping[str, Way]
+    consumers: list[Consumer] = field(default_factory=list)
+    """Filled by the composition root: what they need is built with what events are needed for."""
+
+    def routes_of(self, event: Event) -> Routes:
+        """As `events.routing`; an event that is nothing to anybody is `settle`'s, at once."""
+        return routes_of(event, self.consumers) or {_FALLBACK: event.received_at}
+
+    def event_id(self) -> str:
+        return event_id_at(self.clock.now(), secrets.token_hex(10))
+
+    async def rejected(self, event: Event, reason: str) -> None:
+        """Keep it for the trace, as far as that is possible."""
+        try:
+            await self.events.of(event.instance).reject(event, reason)
+        except CacheUnavailable as away:
+            self.log.warning("event not kept", event_id=event.event_id, reason=reason, error=away.code)
+        self.recorder.count("events", source=event.source, outcome="rejected")
+
+    def worker(self, one: LogOfAccounts) -> Worker:
+        return Worker(
+            one.log,
+            self.consumers,
+            clock=self.clock,
+            random01=self.random01,
+            recorder=self.recorder,
+            log=self.log,
+        )
+
+    @asynccontextmanager
+    async def opened(self, *, handled: bool = True) -> AsyncIterator[None]:
+        """Logs, buses and the keeper at work, and, with `handled`, the consumers; closed in reverse order."""
+        async with AsyncExitStack() as stack:
+            for one in self.events.logs:
+                stack.push_async_callback(_within, one.log.aclose)
+            for bus in self.events.buses:
+                if isinstance(bus, RedisBus):
+                    await bus.start()
+                    stack.push_async_callback(_within, bus.aclose)
+            if self.keeper is not None:
+                await stack.enter_async_context(self.keeper.running())
+            tasks = [self._gauges_for_ever()]
+            if handled:
+                tasks += [self._handled(one) for one in self.events.logs]
+                tasks += [self._clean_daily()]
+            await stack.enter_async_context(_running(tasks))
+            yield
+
+    async def until_idle(self) -> None:
+        """Handle what there is, until nothing is left, also nothing that waits for its time."""
+        await asyncio.gather(*(self._until_idle(one) for one in self.events.logs))
+
+    async def _until_idle(self, one: LogOfAccounts) -> None:
+        await one.log.open([consumer.name for consumer in self.consumers])
+        await self.worker(one).run_until_idle(one.instances)
+
+    async def _handled(self, one: LogOfAccounts) -> None:
+        """Open the log, as soon as it can be reached, then have its events handled until cancelled."""
+        names = [consumer.name for consumer in self.consumers]
+        told = False
+        while True:
+            try:
+                await one.log.open(names)
+                break
+            except CacheUnavailable as away:
+                if not told:
+                    self.log.warning("events cannot be reached", log=one.name, error=away.code)
+                    told = True
+                await self.clock.sleep(_OPEN_AGAIN_S)
+        async with self.worker(one).running():
+            await asyncio.Event().wait()
+
+    async def _gauges_for_ever(self) -> None:
+        while True:
+            await self.clock.sleep(_GAUGES_EVERY_S)
+            for instance in self.events.instances:
+                try:
+                    lags = await self.events.lag(instance)
+                except CacheUnavailable:
+                    continue  # told by /ready
+                for consumer, lag in lags.items():
+                    told = {"instance": instance, "consumer": consumer}
+                    self.recorder.gauge("events_due", lag.due, **told)
+                    self.recorder.gauge("events_delayed", lag.delayed, **told)
+                    self.recorder.gauge("events_oldest_seconds", lag.oldest_s, **told)
+                    self.recorder.gauge("events_dead", lag.dead, **told)
+
+    async def _clean_daily(self) -> None:
+        settings = self.settings
+        while True:
+            now = self.clock.now()
+            await self.clock.sleep(seconds_until(settings.events_clean_hour, now, settings))
+            before = self.clock.now() - settings.events_retention_days * 86_400
+            for one in self.events.logs:
+                try:
+                    removed = await one.log.clean(archived_before=before, dead_before=before)
+                    retired = await one.log.retire([consumer.name for consumer in self.consumers])
+                except CacheUnavailable as away:
+                    self.log.warning("events not cleaned", log=one.name, error=away.code)
+                    continue
+                self.log.info("events cleaned", log=one.name, removed=removed, retired=retired)
+
+
+def seconds_until(hour: int, now: float, settings: Settings) -> float:
+    """Until the next time it is this hour in the account's time zone; more than none."""
+    zone = settings.account_timezone
+    here = datetime.fromtimestamp(now, zone)
+    then = here.replace(hour=hour, minute=0, second=0, microsecond=0)
+    if then.timestamp() <= now:
+        then = (here + timedelta(days=1)).replace(hour=hour, minute=0, second=0, microsecond=0)
+    return max(1.0, then.timestamp() - now)
+
+
+def build_logs(
+    settings: Settings,
+    accounts: Accounts,
+    *,
+    clock: Clock,
+    random01: Callable[[], float],
+    recorder: Recorder,
+    told: FilteringBoundLogger,
+) -> EventSide:
+    """The logs that the settings ask for, and the ways into them."""
+    worker = secrets.token_hex(8)
+    if settings.events_transport == "redis":
+        logs = [
+            LogOfAccounts(
+                one.name.replace("store", "events"), one.tenants, _beside(one, settings, worker, clock, recorder)
+            )
+            for one in accounts.stores
+        ]
+    else:
+        logs = [LogOfAccounts("events", settings.instances, _elsewhere(settings, accounts, worker, clock, recorder))]
+    buses: dict[str, Bus] = {}
+    for one in accounts.stores:
+        buses |= dict.fromkeys(one.tenants, _bus(one, clock))
+    events = Events(logs, buses)
+    keeper = Keeper(
+        JournalFile(settings.data_dir / "events", tenants=settings.instances),
+        events.by_account,
+        clock=clock,
+        recorder=recorder,
+        log=told,
+    )
+    ways = {instance: _way(log, keeper) for instance, log in events.by_account.items()}
+    embedded = all(isinstance(log, MemoryEvents) for log in events.by_account.values())
+    return EventSide(
+        settings=settings,
+        clock=clock,
+        recorder=recorder,
+        log=told,
+        random01=random01,
+        events=events,
+        keeper=None if embedded else keeper,
+        ways=ways,
+    )
+
+
+def _way(log: EventLog, keeper: Keeper) -> Way:
+    if isinstance(log, MemoryEvents):
+        return AfterTheStore(log)
+    if isinstance(log, RedisEvents):
+        return WithTheStore(log, keeper)
+    return Elsewhere(log, keeper)
+
+
+def _bus(one: StoreOfAccounts, clock: Clock) -> Bus:
+    if one.redis is None:
+        return MemoryBus()
+    return RedisBus(Scripts(one.redis, package=_EVENT_SCRIPTS), tenants=one.tenants, clock=clock)
+
+
+def _beside(one: StoreOfAccounts, settings: Settings, worker: str, clock: Clock, recorder: Recorder) -> EventLog:
+    """The log that goes with a store: in the same Redis, or in this process."""
+    if one.redis is None:
+        return MemoryEvents(clock, token=secrets.token_hex(8))
+    return RedisEvents(
+        Scripts(one.redis, package=_EVENT_SCRIPTS),
+        clock=clock,
+        tenants=one.tenants,
+        worker=worker,
+        claim_idle_s=settings.events_claim_idle_s,
+    )
+
+
+def _elsewhere(settings: Settings, accounts: Accounts, worker: str, clock: Clock, recorder: Recorder) -> EventLog:
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def _running(bodies: Sequence[Awaitable[None]]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(body) for body in bodies]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _within(close: Callable[[], Awaitable[None]]) -> None:
+    """What has not ended by then ends with the process."""
+    try:
+        async with asyncio.timeout(_LEAVE_WITHIN_S):
+            await close()
+    except (TimeoutError, EventsUnavailable):
+        return

@@ -1,0 +1,17 @@
+"""The kinds of event log there are, each in a world of its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+
+import pytest
+from events_world import World
+
+
+@pytest.fixture(params=["memory", "redis", "postgres", "kafka"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Imported here, so that a kind of log that is broken or missing fails its own tests alone."""
+    kind = importlib.import_module(f"events_world_{request.param}")
+    async with kind.world(request) as made:
+        yield made
