@@ -231,7 +231,14 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         recorder=recorder,
         log=log,
     )
-    face = McpFace(toolbox, identities, clock, version=__version__, request_id_of=_request_id_of)
+    face = McpFace(
+        toolbox,
+        identities,
+        clock,
+        version=__version__,
+        request_id_of=_request_id_of,
+        recheck_s=float(settings.credential_recheck_s),
+    )
 
     intake = Intake(
         append,

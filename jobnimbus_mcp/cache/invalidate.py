@@ -59,7 +59,8 @@ class Invalidator:
         if wait:
             waited_ms = await self._everywhere(tenant, applied.told, call)
             applied = replace(applied, latency_ms=round(applied.latency_ms + waited_ms, 3))
-        self._recorder.count("cache_invalidations", entity=notice.resource, source=notice.source)
+        if not notice.quiet:
+            self._recorder.count("cache_invalidations", entity=notice.resource, source=notice.source)
         return applied
 
     async def renew_epoch(self, tenant: str, call: Call, *, reason: str, wait: bool = True) -> None:

@@ -216,6 +216,8 @@ class CatchUp:
             if mark is None:  # a kind that was not polled before, or a store that has lost everything
                 mark = Mark.first(self._reached.get((instance, kind), self._started_at))
                 await self._advance(instance, {kind.value: mark}, Loss(0, 0))
+            if not await self._keeper.hold(instance, _HOLDS, self._token, 2 * self._longest_s):
+                raise NotTheHolder
             try:
                 one = await self._catch_up_with(instance, kind, mark)
             except _KIND_REFUSED as refusal:

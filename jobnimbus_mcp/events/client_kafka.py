@@ -87,7 +87,8 @@ class GroupListener(Protocol):
 class KafkaClient:
     """One process's connections to the brokers; the library is imported here and nowhere else.
 
-    `idempotent`: whether the broker is to number what the producer sends; None: where it is able to.
+    `idempotent`: whether the broker is to number what the producer sends; None: where it is able to. `fetch_wait_s`:
+    for how long a broker holds back its answer to a reader while there is nothing new; some do so even when there is.
 
     Raises:
         SettingsError: the library is not installed, or the settings do not fit together.
@@ -102,6 +103,7 @@ class KafkaClient:
         idempotent: bool | None = None,
         client_id: str = "jobnimbus-mcp",
         answer_s: float = 4.0,
+        fetch_wait_s: float = 0.5,
     ) -> None:
         try:
             import aiokafka
@@ -114,6 +116,7 @@ class KafkaClient:
         self._plan = plan or TopicPlan()
         self._idempotent = idempotent
         self._answer_s = answer_s
+        self._fetch_wait_s = fetch_wait_s
         self._shared = {
             "bootstrap_servers": [server.strip() for server in bootstrap_servers.split(",") if server.strip()],
             "client_id": client_id,
@@ -266,7 +269,7 @@ class KafkaClient:
             heartbeat_interval_ms=max(100, min(3_000, int(session_s * 1000 / 5))),
             rebalance_timeout_ms=int(max(1.0, min(10.0, session_s)) * 1000),
             request_timeout_ms=40_000,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=int(self._fetch_wait_s * 1000),
         )
 
     def listener(self, member: Any, told: GroupListener) -> Any:

@@ -20,18 +20,20 @@ CHANNEL = "jobnimbus_mcp"
 EVENTS, INBOX = "events", "inbox"
 """What is told on the channel: something was appended, settled or given back; something is in the inbox."""
 
-_CONNECT_WITHIN_S = 5.0
 _MIGRATE_WITHIN_S = 30.0
+_RELEASE_WITHIN_S = 0.5
+"""For a statement that was given up to be stopped by the server; a connection that does not hear of it is dropped."""
 _CLOSE_WITHIN_S = 2.0
 
 
 class Database:
-    """`connections`: at most so many at once, and one more that listens. `command_timeout_s`: bound on one statement.
+    """`connections`: at most so many at once, and one more that listens. `command_timeout_s`: bound on one statement,
+    and on getting a connection for it.
 
     Every method raises EventsUnavailable for whatever goes wrong on the way.
     """
 
-    def __init__(self, dsn: str, *, connections: int = 8, command_timeout_s: float = 5.0) -> None:
+    def __init__(self, dsn: str, *, connections: int = 8, command_timeout_s: float = 2.0) -> None:
         try:
             import asyncpg
         except ImportError as missing:
@@ -58,22 +60,27 @@ class Database:
             found: list[Any] = await connection.fetch(sql, *values)
             return found
 
-    async def value(self, sql: str, *values: Any) -> Any:
-        async with self.connection() as connection:
-            return await connection.fetchval(sql, *values)
+    async def value(self, sql: str, *values: Any, within_s: float | None = None) -> Any:
+        async with self.connection(within_s=within_s) as connection:
+            return await connection.fetchval(sql, *values, timeout=within_s)
+
+    async def prepare(self) -> None:
+        """Make the tables, with more time than a statement has; whatever comes first makes them otherwise."""
+        with self._translated():
+            async with asyncio.timeout(_MIGRATE_WITHIN_S):
+                await self._ready()
 
     @asynccontextmanager
     async def connection(self, *, within_s: float | None = None) -> AsyncIterator[asyncpg.Connection]:
         """A connection of the pool; `within_s`: bound on all that is done with it, without one twice a statement's."""
         with self._translated():
-            async with asyncio.timeout(_CONNECT_WITHIN_S + _MIGRATE_WITHIN_S):
-                pool = await self._ready()
             async with asyncio.timeout(within_s or 2 * self._timeout_s):
+                pool = await self._ready()
                 connection = await pool.acquire(timeout=self._timeout_s)
                 try:
                     yield connection
                 finally:
-                    await pool.release(connection, timeout=self._timeout_s)
+                    await pool.release(connection, timeout=_RELEASE_WITHIN_S)
 
     def listen(self, message: str, heard: Callable[[], None]) -> Callable[[], None]:
         """`heard` is called when `message` is told, and when the connection that hears it is lost; the result ends
@@ -92,13 +99,13 @@ class Database:
         if self._listening is not None and not self._listening.is_closed():
             return
         with self._translated():
-            async with asyncio.timeout(_CONNECT_WITHIN_S + _MIGRATE_WITHIN_S):
+            async with asyncio.timeout(2 * self._timeout_s):
                 await self._ready()
                 async with self._opening:
                     if self._listening is not None and not self._listening.is_closed():
                         return
                     connection = await self._driver.connect(
-                        self._dsn, timeout=_CONNECT_WITHIN_S, command_timeout=self._timeout_s
+                        self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s
                     )
                     connection.add_termination_listener(self._lost)
                     try:
@@ -115,13 +122,15 @@ class Database:
         self._closed = True
         listening, self._listening = self._listening, None
         pool, self._pool = self._pool, None
-        with suppress(*self._faults):
-            async with asyncio.timeout(_CLOSE_WITHIN_S):
-                if listening is not None:
-                    await listening.close()
-                if pool is not None:
-                    await pool.close()
-        self._cut(listening, pool)
+        try:
+            with suppress(*self._faults):
+                async with asyncio.timeout(_CLOSE_WITHIN_S):
+                    if listening is not None:
+                        await listening.close()
+                    if pool is not None:
+                        await pool.close()
+        finally:
+            self._cut(listening, pool)
 
     def cut(self) -> None:
         """Drop every connection at once, as the end of the process would."""
@@ -149,12 +158,12 @@ class Database:
                     min_size=0,
                     max_size=self._connections,
                     command_timeout=self._timeout_s,
-                    timeout=_CONNECT_WITHIN_S,
+                    timeout=self._timeout_s,
                     server_settings={"application_name": "jobnimbus-mcp"},
                 )
             if not self._migrated:
                 connection = await self._driver.connect(
-                    self._dsn, timeout=_CONNECT_WITHIN_S, command_timeout=_MIGRATE_WITHIN_S
+                    self._dsn, timeout=self._timeout_s, command_timeout=_MIGRATE_WITHIN_S
                 )
                 try:
                     await migrate(connection)

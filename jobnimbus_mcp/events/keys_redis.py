@@ -1,23 +1,25 @@
 """The names of everything that the event log keeps in Redis; T is the account, all of its keys are on one slot.
 
-jobnimbus-sys:{T}:events:<p>          stream  events not all consumers are done with, `id`, `e` (envelope) and `to`
-                                              (JSON, consumer -> due ms); replayed ones `only` for some consumers.
-                                              No expiry; entries go when the last consumer is done
-jobnimbus-sys:{T}:event:<id>          hash    `e`, `b` (body), `to`, `x` its entries, `left` sets it is still in,
-                                              `c:<consumer>` what became of it, `gone` how many gave it up.
-                                              No expiry; goes to the archive whole, or is cleaned when dead
-jobnimbus-sys:{T}:events-live         zset    id -> ms of its receipt, of all that have a hash. No expiry
-jobnimbus-sys:{T}:due:<consumer>      zset    id -> ms when it is due, of all it is not done with. No expiry
-jobnimbus-sys:{T}:archive             stream  finished events, `id` and the fields of the hash. No expiry; cleaned
-jobnimbus-sys:{T}:archived            zset    `<id>:<place in the archive>` -> ms of its receipt. No expiry; cleaned
-jobnimbus-sys:{T}:dead                zset    id -> ms since when all are done, and some gave up. No expiry; cleaned
-jobnimbus-sys:{T}:dead:<consumer>     zset    id -> ms when this one gave up. No expiry; cleaned
-jobnimbus-sys:{T}:events-consumers    hash    every consumer there is. No expiry
-jobnimbus-sys:{T}:events-token        string  stays the same for as long as nothing was lost. No expiry
-jobnimbus-sys:{T}:events-owners       hash    `w:<worker>` -> `<until ms>|<consumers>`, `p:<p>:<consumer>` ->
-                                              `<until ms>|<token of the lease>`
-jobnimbus-sys:{T}:tries:<minute>      hash    `<consumer>|ok`, `|failed`, `|ms` (sum from due to done)
-jobnimbus-sys:{T}:bus                 stream  what processes tell each other, `m`
+    jobnimbus-sys:{T}:events:<p>          stream  events not all consumers are done with, `id`, `e` (envelope) and `to`
+                                                  (JSON, consumer -> due ms); replayed ones `only` for some consumers.
+                                                  No expiry; entries go when the last consumer is done
+    jobnimbus-sys:{T}:event:<id>          hash    `e`, `b` (body), `to`, `x` its entries, `left` sets it is still in,
+                                                  `c:<consumer>` what became of it, `gone` how many gave it up.
+                                                  No expiry; goes to the archive whole, or is cleaned when dead
+    jobnimbus-sys:{T}:events-live         zset    id -> ms of its receipt, of all that have a hash. No expiry
+    jobnimbus-sys:{T}:due:<consumer>      zset    id -> ms when it is due, of all it is not done with. No expiry
+    jobnimbus-sys:{T}:archive             stream  finished events, `id` and the fields of the hash. No expiry; cleaned
+    jobnimbus-sys:{T}:archived            zset    `<id>:<place in the archive>` -> ms of its receipt. No expiry; cleaned
+    jobnimbus-sys:{T}:dead                zset    id -> ms since when all are done, and some gave up. No expiry; cleaned
+    jobnimbus-sys:{T}:dead:<consumer>     zset    id -> ms when this one gave up. No expiry; cleaned
+    jobnimbus-sys:{T}:events-consumers    hash    every consumer there is. No expiry
+    jobnimbus-sys:{T}:events-token        string  stays the same for as long as nothing was lost. No expiry
+    jobnimbus-sys:{T}:events-owners       hash    `w:<worker>` -> `<until ms>|<consumers>`, `p:<p>:<consumer>` ->
+                                                  `<until ms>|<token of the lease>`
+    jobnimbus-sys:{T}:tries:<minute>      hash    `<consumer>|ok`, `|failed`, `|ms` (sum from due to done)
+    jobnimbus-sys:{T}:bus                 stream  what processes tell each other, `m`
+
+Only the last three expire by themselves.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class KafkaEvents:
     `session_s`: after how long without a sign of life a process's partitions are another's; the brokers must allow it
     as a session time-out. `claim_idle_s`: for how long what it has in hand stays its own even then; more than
     ACT_WITHIN_S outside tests.
-    `new_holder`: unguessable text, another each time. `idempotent`, `security`, `plan`: as `KafkaClient` says.
+    `new_holder`: unguessable text, another each time. The others are as `KafkaClient` says.
 
     Raises:
         SettingsError: the client library is not installed, or the settings do not fit together.
@@ -60,8 +60,11 @@ class KafkaEvents:
         security: KafkaSecurity | None = None,
         plan: TopicPlan | None = None,
         idempotent: bool | None = None,
+        fetch_wait_s: float = 0.5,
     ) -> None:
-        self._client = KafkaClient(bootstrap_servers, security=security, plan=plan, idempotent=idempotent)
+        self._client = KafkaClient(
+            bootstrap_servers, security=security, plan=plan, idempotent=idempotent, fetch_wait_s=fetch_wait_s
+        )
         self._trace = trace
         self._clock = clock
         self._instances = tuple(instances)

@@ -20,6 +20,7 @@ __all__ = ["PostgresEvents"]
 
 _RATES_OF_S = 300.0
 _FORGET_AT_ONCE = 1_000
+_TIDY_WITHIN_S = 30.0
 
 
 class PostgresEvents:
@@ -43,7 +44,7 @@ class PostgresEvents:
         archive_days: float = 30,
         recorder: Recorder | None = None,
         connections: int = 8,
-        command_timeout_s: float = 5.0,
+        command_timeout_s: float = 2.0,
     ) -> None:
         if claim_idle_s <= 0:
             raise SettingsError("What was taken must be hidden from others for some time.")
@@ -76,6 +77,7 @@ class PostgresEvents:
         )
 
     async def open(self, consumers: Sequence[str]) -> None:
+        await self._database.prepare()
         for consumer in sorted(consumers):
             await self._database.value("select jobnimbus_mcp.open_consumer($1)", consumer)
 
@@ -135,7 +137,9 @@ class PostgresEvents:
 
     async def retire(self, consumers: Sequence[str]) -> int:
         return int(
-            await self._database.value("select jobnimbus_mcp.retire($1, $2)", list(consumers), self._clock.now())
+            await self._database.value(
+                "select jobnimbus_mcp.retire($1, $2)", list(consumers), self._clock.now(), within_s=_TIDY_WITHIN_S
+            )
         )
 
     async def durable(self) -> bool:
@@ -162,7 +166,7 @@ class PostgresEvents:
     async def _by_portions(self, sql: str, *values: float) -> int:
         """Small transactions, so that nobody who works is held up."""
         total = 0
-        while forgotten := int(await self._database.value(sql, *values, _FORGET_AT_ONCE)):
+        while forgotten := int(await self._database.value(sql, *values, _FORGET_AT_ONCE, within_s=_TIDY_WITHIN_S)):
             total += forgotten
             if forgotten < _FORGET_AT_ONCE:
                 break

@@ -207,9 +207,19 @@ class RedisSubscription:
         await self._asking.run("event_file", tenant, keys, args)
 
     async def _hand_out(self, most: int) -> list[Taken]:
-        by_tenant: defaultdict[str, list[_Held]] = defaultdict(list)
-        for held in self._lanes.ready(self._clock.now(), most):
+        ready = self._lanes.ready(self._clock.now(), most)
+        for held in ready:
             held.part.out += 1
+        try:
+            return await self._look_up(ready)
+        except BaseException:  # whatever it was, also cancelled: nobody has them
+            for held in ready:
+                self._back(held)
+            raise
+
+    async def _look_up(self, ready: Sequence[_Held]) -> list[Taken]:
+        by_tenant: defaultdict[str, list[_Held]] = defaultdict(list)
+        for held in ready:
             by_tenant[held.part.tenant].append(held)
         taken: list[Taken] = []
         useless: list[_Result] = []
@@ -219,10 +229,6 @@ class RedisSubscription:
                 rows = await self._looked_up(tenant, some) if self._ownership.lasts(tenant) else [None] * len(some)
             except EventsUnavailable as error:
                 failed, rows = error, [None] * len(some)
-            except BaseException:
-                for one in (one for others in by_tenant.values() for one in others):
-                    self._back(one)
-                raise
             for held, row in zip(some, rows, strict=True):
                 if not held.here:
                     continue

@@ -53,7 +53,7 @@ class Mark:
 
         A mark that lies ahead was set by a clock that has been set back since, and says nothing.
         """
-        floor = self.floor if self.floor <= now else 0
+        floor = self.floor
         return max(floor, min(self.watermark, int(now)) - OVERLAP_S, 0)
 
     def after(self, asked_at: float, *, read_to: int | None = None) -> Mark:
@@ -65,6 +65,7 @@ class Mark:
         if read_to is None:
             return Mark(int(asked_at), self.floor)
         since = self.since(asked_at)
+        read_to = min(read_to, int(asked_at))  # dates that lie ahead must not make the mark one that does
         if read_to - INDEX_LAG_S > since:
             return Mark(read_to, read_to - INDEX_LAG_S)
         # More within one second than is ever read must not hold up everything after it.

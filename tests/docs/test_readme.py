@@ -15,6 +15,9 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md", ".env.example", "render.yaml")}
 
 
+JSON_BLOCKS = re.findall(r"```json\n(.*?)```", README, re.S)
+
+
 def routes_in_the_table() -> set[str]:
     """The paths of `web/routes`, read from its source so that nothing needs to be built."""
     tree = ast.parse((ROOT / "jobnimbus_mcp" / "web" / "routes.py").read_text())
@@ -41,20 +44,29 @@ def test_every_command_and_option_named_exists(name: str) -> None:
     from jobnimbus_mcp.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has them
-    named = re.findall(r"(?<![\w/.-])jobnimbus-mcp ((?:[a-z]+)(?: --[a-z-]+(?: [\w.$]+)?)*)", DOCUMENTS[name])
+    named = re.findall(
+        r"(?<![\w/.-])jobnimbus-mcp ((?:events [a-z]+|[a-z]+)(?: --[a-z-]+(?: [\w.$]+)?)*)", DOCUMENTS[name]
+    )
     for words in (text.split() for text in named):
         assert words[0] in commands
-        options = {option for parameter in commands[words[0]].params for option in parameter.opts}
+        command = commands[words[0]]
+        if words[0] == "events":
+            assert words[1] in command.commands, words
+            command = command.commands[words[1]]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, words
     assert name != "README.md" or {words.split()[0] for words in named} == set(commands)
 
 
 def test_every_route_named_exists_and_every_route_is_named() -> None:
     named = set(
-        re.findall(r"(?<![A-Za-z_:/.])/(?:mcp|cache|webhooks|health|ready|metrics)(?:/[a-z]+)*(?![\w./-])", README)
+        re.findall(
+            r"(?<![A-Za-z_:/.])/(?:mcp|cache|webhooks|health|ready|metrics)(?:/[a-z]+|/\{\w+\})*(?![\w./-])", README
+        )
     )
-    assert named - routes_in_the_table() == set()
-    assert routes_in_the_table() - named == {"/mcp/tools/list"}
+    there = {re.sub(r"\{\w+\}", "{eventId}", path) for path in routes_in_the_table()}
+    assert named - there == set()
+    assert there - named == {"/mcp/tools/list"}
 
 
 def test_the_tools_named_are_the_tools_there_are() -> None:
@@ -74,7 +86,15 @@ def test_every_metric_named_exists() -> None:
     assert {name.removesuffix("_total") for name in named} - METRICS.keys() == set()
 
 
-@pytest.mark.parametrize("block", re.findall(r"```json\n(.*?)```", README, re.S))
+def test_the_relays_example_is_understood() -> None:
+    from jobnimbus_mcp.consumers.relay_targets import parse_targets
+
+    (example,) = (block for block in JSON_BLOCKS if block.startswith("["))
+    (target,) = parse_targets(example, secret="s" * 16, allow_private=False, instances=("stamford",))
+    assert target.name == "n8n"
+
+
+@pytest.mark.parametrize("block", [block for block in JSON_BLOCKS if block.startswith("{")])
 def test_client_configurations_are_json_with_one_server(block: str) -> None:
     assert list(json.loads(block)["mcpServers"]) == ["jobnimbus"]
 

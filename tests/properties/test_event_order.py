@@ -25,8 +25,7 @@ _STEPS = st.one_of(
     st.tuples(
         st.just("settle"), _CONSUMER, st.integers(0, 5), st.sampled_from(list(Fate)), st.sampled_from([0.0, 2.0])
     ),
-    st.tuples(st.just("close"), _CONSUMER, _HAND),
-    st.tuples(st.just("late"), _CONSUMER, st.sampled_from(list(Fate))),
+    st.tuples(st.just("close"), _CONSUMER, _HAND, st.none() | st.sampled_from(list(Fate))),
     st.tuples(st.just("replay"), st.integers(0, 10)),
     st.tuples(st.just("pass"), st.sampled_from([1.0, 5.0])),
 )
@@ -40,7 +39,7 @@ class _History:
         self.log = MemoryEvents(self.clock, token="t")
         self.hands = {(name, at): self.log.subscribe(name) for name in CONSUMERS for at in range(HANDS)}
         self.out: dict[str, list[tuple[Subscription, Taken]]] = defaultdict(list)
-        self.lost: dict[str, list[tuple[Subscription, Taken]]] = defaultdict(list)
+        self.lost: dict[str, list[Taken]] = defaultdict(list)
         # by consumer and record: what is neither done nor dead, in the order in which it has to come out
         self.waiting: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.tries: dict[tuple[str, str], int] = defaultdict(int)
@@ -89,18 +88,15 @@ class _History:
         if fate is Fate.DEAD:
             self.dead.add(key)
 
-    async def close(self, name: str, at: int) -> None:
-        """The process ends, and another one comes."""
+    async def close(self, name: str, at: int, late: Fate | None) -> None:
+        """The process ends and another one comes; the first may tell, too late, what came of all it ever lost."""
         hand = self.hands[name, at]
         await hand.aclose()
-        self.lost[name] += [(other, taken) for other, taken in self.out[name] if other is hand]
+        self.lost[name] += [taken for other, taken in self.out[name] if other is hand]
         self.out[name] = [(other, taken) for other, taken in self.out[name] if other is not hand]
+        if late is not None:
+            await hand.settle([self._result(taken, late, 0.0) for taken in self.lost[name]])
         self.hands[name, at] = self.log.subscribe(name)
-
-    async def late(self, name: str, fate: Fate) -> None:
-        """Somebody tells what came of an event that is not his any more."""
-        for hand, taken in self.lost[name]:
-            await hand.settle([self._result(taken, fate, 0.0)])
 
     async def replay(self, which: int) -> None:
         if which >= len(self.events):
@@ -153,6 +149,6 @@ async def _lived(steps: list[tuple[Any, ...]]) -> None:
     assert {traced.state for traced in page.events} <= {"done", "dead"}
 
 
-@given(st.lists(_STEPS, max_size=60))
+@given(st.lists(_STEPS, max_size=10) | st.lists(_STEPS, min_size=40, max_size=80))
 def test_every_event_is_handed_out_in_its_records_order_until_it_is_over(steps: list[tuple[Any, ...]]) -> None:
     asyncio.run(_lived(steps))

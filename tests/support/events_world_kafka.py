@@ -28,6 +28,9 @@ __all__ = ["KafkaWorld", "session_broker", "world"]
 SESSION_S = 1.0
 """This broker lets a new member wait for half as long, and for a second at least."""
 
+FETCH_WAIT_S = 0.04
+"""This broker tells of what is new after half of it, and not before."""
+
 _KEPT = pytest.StashKey[KafkaBroker]()
 _numbers = itertools.count(1)
 
@@ -50,7 +53,7 @@ def redis_of(request: pytest.FixtureRequest) -> str:
 
 
 class JoinedEvents(KafkaEvents):
-    """Its members have joined their groups when `open` returns, so that tests need not reckon with this broker's wait."""
+    """Its members have joined their groups when `open` returns, so tests need not reckon with this broker's wait."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -71,7 +74,7 @@ async def joined(subscription: KafkaSubscription) -> None:
     """Return when partitions are assigned to it."""
     assert await subscription.take(0, wait_s=0.0) == ()
     async with asyncio.timeout(10):
-        while not subscription._progress:
+        while not subscription._progress:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(0.01)
 
 
@@ -95,8 +98,9 @@ class KafkaWorld:
         runner = Scripts(client, package="jobnimbus_mcp.events.scripts")
         return KafkaTraceInRedis(runner, clock=self.clock, instances=[self.instance])
 
-    async def log(self, *, claim_idle_s: float = 30.0, **options: Any) -> KafkaEvents:
-        kind = KafkaEvents if self._logs else JoinedEvents
+    async def log(self, *, claim_idle_s: float = 30.0, joins: bool = True, **options: Any) -> KafkaEvents:
+        # a member that joined and never takes holds back its partitions, so only the first log has them from the start
+        kind = JoinedEvents if joins and not self._logs else KafkaEvents
         log = kind(
             self.bootstrap,
             self.trace(),
@@ -106,6 +110,7 @@ class KafkaWorld:
             prefix=self.prefix,
             claim_idle_s=claim_idle_s,
             session_s=SESSION_S,
+            fetch_wait_s=FETCH_WAIT_S,
             **options,
         )
         self._logs.append(log)
