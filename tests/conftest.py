@@ -473,9 +473,10 @@ def redis_tls(start_tls: Callable[..., RedisServer]) -> RedisServer:
 
 
 LEAST_RIGHTS = (
-    "resetchannels ~jobnimbus:* ~jobnimbus-sys:* -@all +ping +select +eval +evalsha +script|load +info +time +scan "
-    "+exists +expire +pexpire +persist +pttl +ttl +unlink +get +getrange +mget +set +strlen "
-    "+hdel +hget +hgetall +hincrby +hlen +hset +hsetnx +xadd +xrange +xread +xrevrange"
+    "resetchannels ~jobnimbus:* ~jobnimbus-sys:* -@all +ping +select +eval +evalsha +script|load +info +time "
+    "+scan +exists +expire +get +getrange +mget +persist +pexpire +pttl +set +strlen +ttl +unlink +hdel +hget "
+    "+hgetall +hincrby +hlen +hmget +hset +hsetnx +xack +xadd +xdel +xgroup +xrange +xread +xreadgroup +xrevrange "
+    "+zadd +zcard +zcount +zrange +zrangebyscore +zrem +zremrangebyrank +zrevrangebylex +zrevrangebyscore +zscore"
 )
 """ACL rules of a user that the server can do with."""
 

@@ -45,7 +45,6 @@ from jobnimbus_mcp.telemetry.recorder import Recorder
 
 __all__ = ["EventSide", "Events", "LogOfAccounts", "build_logs"]
 
-_OPEN_AGAIN_S = 1.0
 _GAUGES_EVERY_S = 5.0
 _LOOK_WITHIN_S = 0.7
 _LEAVE_WITHIN_S = 1.0
@@ -147,6 +146,8 @@ class EventSide:
     ways: Mapping[str, Way]
     consumers: list[Consumer] = field(default_factory=list)
     """Filled by the composition root: what they need is built with what events are needed for."""
+    took_in: Callable[[Event], Awaitable[None]] | None = None
+    """Told of each change in a table of the user's own; likewise."""
 
     def routes_of(self, event: Event) -> Routes:
         """As `events.routing`; an event that is nothing to anybody is `settle`'s, at once."""
@@ -185,34 +186,31 @@ class EventSide:
                     stack.push_async_callback(_within, bus.aclose)
             if self.keeper is not None:
                 await stack.enter_async_context(self.keeper.running())
-            tasks = [self._gauges_for_ever()]
+            tasks = [self._gauges_for_ever(), *self._inboxes()]
             if handled:
                 tasks += [self._handled(one) for one in self.events.logs]
                 tasks += [self._clean_daily()]
             await stack.enter_async_context(_running(tasks))
             yield
 
+    def _inboxes(self) -> Sequence[Awaitable[None]]:
+        """What tables of the user's own database tell of, where the log is in such a database."""
+        if self.settings.events_transport != "postgres" or self.took_in is None:
+            return ()
+        from jobnimbus_mcp.events.log_postgres import PostgresEvents
+
+        logs = [one.log for one in self.events.logs if isinstance(one.log, PostgresEvents)]
+        return [log.inbox(self.took_in).run() for log in logs]
+
     async def until_idle(self) -> None:
         """Handle what there is, until nothing is left, also nothing that waits for its time."""
         await asyncio.gather(*(self._until_idle(one) for one in self.events.logs))
 
     async def _until_idle(self, one: LogOfAccounts) -> None:
-        await one.log.open([consumer.name for consumer in self.consumers])
         await self.worker(one).run_until_idle(one.instances)
 
     async def _handled(self, one: LogOfAccounts) -> None:
-        """Open the log, as soon as it can be reached, then have its events handled until cancelled."""
-        names = [consumer.name for consumer in self.consumers]
-        told = False
-        while True:
-            try:
-                await one.log.open(names)
-                break
-            except CacheUnavailable as away:
-                if not told:
-                    self.log.warning("events cannot be reached", log=one.name, error=away.code)
-                    told = True
-                await self.clock.sleep(_OPEN_AGAIN_S)
+        """Have the log's events handled until cancelled; it is opened as soon as it can be reached."""
         async with self.worker(one).running():
             await asyncio.Event().wait()
 
@@ -268,15 +266,19 @@ def build_logs(
 ) -> EventSide:
     """The logs that the settings ask for, and the ways into them."""
     worker = secrets.token_hex(8)
-    if settings.events_transport == "redis":
+    logs: list[LogOfAccounts]
+    if settings.events_transport == "postgres":
+        logs = [LogOfAccounts("events", settings.instances, _in_postgres(settings, clock, recorder))]
+    else:
+        in_kafka = settings.events_transport == "kafka"
         logs = [
             LogOfAccounts(
-                one.name.replace("store", "events"), one.tenants, _beside(one, settings, worker, clock, recorder)
+                one.name.replace("store", "events"),
+                one.tenants,
+                _in_kafka(one, settings, clock) if in_kafka else _beside(one, settings, worker, clock),
             )
             for one in accounts.stores
         ]
-    else:
-        logs = [LogOfAccounts("events", settings.instances, _elsewhere(settings, accounts, worker, clock, recorder))]
     buses: dict[str, Bus] = {}
     for one in accounts.stores:
         buses |= dict.fromkeys(one.tenants, _bus(one, clock))
@@ -316,7 +318,7 @@ def _bus(one: StoreOfAccounts, clock: Clock) -> Bus:
     return RedisBus(Scripts(one.redis, package=_EVENT_SCRIPTS), tenants=one.tenants, clock=clock)
 
 
-def _beside(one: StoreOfAccounts, settings: Settings, worker: str, clock: Clock, recorder: Recorder) -> EventLog:
+def _beside(one: StoreOfAccounts, settings: Settings, worker: str, clock: Clock) -> EventLog:
     """The log that goes with a store: in the same Redis, or in this process."""
     if one.redis is None:
         return MemoryEvents(clock, token=secrets.token_hex(8))
@@ -329,8 +331,42 @@ def _beside(one: StoreOfAccounts, settings: Settings, worker: str, clock: Clock,
     )
 
 
-def _elsewhere(settings: Settings, accounts: Accounts, worker: str, clock: Clock, recorder: Recorder) -> EventLog:
-    raise NotImplementedError
+def _in_postgres(settings: Settings, clock: Clock, recorder: Recorder) -> EventLog:
+    # its client is an extra
+    from jobnimbus_mcp.events.log_postgres import PostgresEvents
+
+    return PostgresEvents(
+        revealed(settings.database_url) or "",
+        clock=clock,
+        instances=settings.instances,
+        claim_idle_s=settings.events_claim_idle_s,
+        archive_days=settings.events_retention_days,
+        recorder=recorder,
+    )
+
+
+def _in_kafka(one: StoreOfAccounts, settings: Settings, clock: Clock) -> EventLog:
+    """With the trace in the accounts' Redis, which the settings have been checked for."""
+    # its client is an extra
+    from jobnimbus_mcp.events.client_kafka import KafkaSecurity
+    from jobnimbus_mcp.events.log_kafka import KafkaEvents
+    from jobnimbus_mcp.events.trace_of_kafka_redis import KafkaTraceInRedis
+
+    assert one.redis is not None
+    return KafkaEvents(
+        ",".join(settings.kafka_bootstrap_servers),
+        KafkaTraceInRedis(Scripts(one.redis, package=_EVENT_SCRIPTS), clock=clock, instances=one.tenants),
+        clock=clock,
+        instances=one.tenants,
+        new_holder=lambda: secrets.token_hex(8),
+        claim_idle_s=settings.events_claim_idle_s,
+        security=KafkaSecurity(
+            settings.kafka_security_protocol,
+            settings.kafka_sasl_mechanism,
+            settings.kafka_sasl_username or "",
+            revealed(settings.kafka_sasl_password) or "",
+        ),
+    )
 
 
 @asynccontextmanager

@@ -25,7 +25,9 @@ from jobnimbus_mcp.app.freshness import adaptive_lifetimes, modes_of, policies_o
 from jobnimbus_mcp.app.secrets import all_revealed, revealed, some
 from jobnimbus_mcp.app.store import StoreParts, build_store
 from jobnimbus_mcp.cache.ports import Store, StoreHealth
+from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock, SystemClock
+from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
 from jobnimbus_mcp.events.signature import WebhookSecrets
 from jobnimbus_mcp.consumers.rounds import server_callers
@@ -205,6 +207,11 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         memo=AnswerMemo(0),
     )
     append = AppendAndBump(accounts, side_of_events.ways, side_of_events.routes_of, tally=tally, recorder=recorder)
+
+    async def took_in(event: Event) -> None:
+        await append(event, Call.begin(clock, event.event_id))
+
+    side_of_events.took_in = took_in
     consuming = consumers_of(
         settings,
         accounts,

@@ -184,6 +184,5 @@ class KafkaEvents:
             raise EventsUnavailable("TopicMissing")
 
     async def aclose(self) -> None:
-        for subscription in tuple(self._subscriptions):
-            await subscription.aclose()
+        await asyncio.gather(*(subscription.aclose() for subscription in self._subscriptions))
         await self._client.aclose()

@@ -40,7 +40,8 @@ from jobnimbus_mcp.events.ports import (
     Subscription,
     Traced,
 )
-from jobnimbus_mcp.events.subscription_redis import RedisSubscription, SettleRow, settle_call
+from jobnimbus_mcp.events.settling_redis import SettleRow, settle_call
+from jobnimbus_mcp.events.subscription_redis import RedisSubscription
 from jobnimbus_mcp.events.trace_redis import REJECTED_BY, Became, decoded, fields_of, milliseconds
 
 __all__ = ["RedisEvents"]

@@ -110,6 +110,10 @@ class KafkaSubscription:
     async def take(self, most: int, *, wait_s: float) -> Sequence[Taken]:
         if self._closed:
             raise EventsUnavailable("closed")
+        if self._reader is not None and self._reader.done():
+            # A defect, for nothing else ends it: told to the caller, and the next call begins anew.
+            reader, self._reader = self._reader, None
+            reader.result()
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_on(), name=f"kafka {self._consumer}")
         until = self._clock.monotonic() + wait_s
@@ -138,14 +142,12 @@ class KafkaSubscription:
         failed: EventsUnavailable | None = None
         try:
             for instance, some in by_instance.items():
-                try:
-                    await self._tell_dead(instance, some)
-                    await self._trace.note(instance, self._consumer, some, holder=self._holder)
-                except EventsUnavailable as error:
-                    failed = error
-                    continue
-                for settled in some:
-                    self._after(settled)
+                dead = [settled for settled in some if settled.fate is Fate.DEAD]
+                for group in ([settled for settled in some if settled.fate is not Fate.DEAD], dead):
+                    try:
+                        await self._note(instance, group)
+                    except EventsUnavailable as error:
+                        failed = error
         finally:
             for settled in results:
                 waiting: _Waiting = settled.taken.receipt
@@ -154,6 +156,13 @@ class KafkaSubscription:
             self._wake.set()
         if failed is not None:
             raise failed
+
+    async def _note(self, instance: str, results: Sequence[Settled]) -> None:
+        if results:
+            await self._tell_dead(instance, results)
+            await self._trace.note(instance, self._consumer, results, holder=self._holder)
+            for settled in results:
+                self._after(settled)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -301,13 +310,12 @@ class KafkaSubscription:
             await member.start()
             self._down = ""
             committed_at = self._clock.monotonic()
-            paused: frozenset[Any] = frozenset()
             while True:
                 fetched = await member.getmany(timeout_ms=int(_FETCH_S * 1000), max_records=_FETCH_MOST)
                 for part, records in fetched.items():
                     if self._add((part.topic, part.partition), records):
                         self._wake.set()
-                paused = self._hold_back(member, paused)
+                self._hold_back(member)
                 if self._clock.monotonic() - committed_at >= _COMMIT_EVERY_S:
                     await self._commit(member, tuple(self._progress))
                     committed_at = self._clock.monotonic()
@@ -321,19 +329,13 @@ class KafkaSubscription:
             self._forget(tuple(self._progress))
             await self._client.stop(member)
 
-    def _hold_back(self, member: Any, paused: frozenset[Any]) -> frozenset[Any]:
-        """Pause and resume the partitions as memory allows; which are paused."""
+    def _hold_back(self, member: Any) -> None:
+        """Fetch as memory allows. Partitions that have come meanwhile are not paused yet, so all are, each time."""
         share = max(len(self._waiting) / WAITING_MOST, self._waiting_bytes / WAITING_BYTES_MOST)
         if share >= 1:
-            assigned = frozenset(member.assignment())
-            if assigned - paused:
-                member.pause(*assigned)
-            return assigned
-        if paused and share <= 0.5:
-            if still := paused & frozenset(member.assignment()):
-                member.resume(*still)
-            return frozenset()
-        return paused
+            member.pause(*member.assignment())
+        elif share <= 0.5 and (paused := member.paused()):
+            member.resume(*paused)
 
     def _add(self, part: Part, records: Iterable[Any]) -> bool:
         """Whether there is anything new to work on."""

@@ -13,30 +13,27 @@ import structlog
 
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.events.asking_redis import Asking, text
-from jobnimbus_mcp.events.event import PARTITIONS, decode, received_ms
+from jobnimbus_mcp.events.event import decode, received_ms
 from jobnimbus_mcp.events.keys_redis import (
     archive_key,
     archived_key,
-    dead_key,
     due_key,
     event_key,
     live_key,
     owners_key,
     stream_key,
-    stream_keys,
-    tries_key,
 )
 from jobnimbus_mcp.events.lanes import Lanes
 from jobnimbus_mcp.events.ownership_redis import START, Ownership
 from jobnimbus_mcp.events.ports import BATCH_MOST, EventsUnavailable, Fate, Settled, Taken
+from jobnimbus_mcp.events.settling_redis import SettleRow, settle_call
 from jobnimbus_mcp.events.trace_redis import Became, milliseconds
 
-__all__ = ["HELD_MOST", "RedisSubscription", "SettleRow", "settle_call"]
+__all__ = ["HELD_MOST", "RedisSubscription"]
 
 HELD_MOST = 20_000
 """Events that wait in this process for one consumer; no more are read until there is room."""
 
-_TRIES_S = 900
 _READ_MOST = 512
 _SETTLED_MOST = 200
 _NEW = ">"
@@ -425,28 +422,3 @@ class RedisSubscription:
         held.here = False
         self._lanes.finish(held)
         held.part.held.pop(held.entry, None)
-
-
-class SettleRow(NamedTuple):
-    """As `event_settle` wants it. `token` and `entry`: "" without a lease and without an entry to acknowledge."""
-
-    partition: int
-    token: str
-    entry: str
-    event_id: str
-    fate: str
-    became: bytes
-    due_ms: int
-    late_ms: int | str
-
-
-def settle_call(tenant: str, consumer: str, now: float, rows: Sequence[SettleRow]) -> tuple[list[str], list[Any]]:
-    """Keys and arguments of `event_settle`."""
-    keys = [owners_key(tenant), due_key(tenant, consumer), dead_key(tenant), dead_key(tenant, consumer)]
-    keys += [live_key(tenant), archive_key(tenant), archived_key(tenant), tries_key(tenant, int(now // 60))]
-    keys += stream_keys(tenant)
-    args: list[Any] = [consumer, milliseconds(now), PARTITIONS, _TRIES_S]
-    for row in rows:
-        keys.append(event_key(tenant, row.event_id))
-        args += [*row[:4], received_ms(row.event_id) or 0, *row[4:]]
-    return keys, args

@@ -88,7 +88,7 @@ class KafkaTraceInRedis:
 
     async def _begin(self, event: Event, routes: Routes, *, adopt: bool) -> int:
         tenant = event.instance
-        keys = [_event(tenant, event.event_id), _key(tenant, "index"), _key(tenant, "done")]
+        keys = [_event(tenant, event.event_id), *(_key(tenant, name) for name in ("index", "done", "consumers"))]
         keys += [_due(tenant, consumer) for consumer in routes]
         args: list[Any] = [event.event_id, encode(event), event.body, self._now_ms(), "1" if adopt else "0"]
         for consumer, due_at in routes.items():
@@ -242,8 +242,8 @@ class KafkaTraceInRedis:
     async def retire(self, consumers: Sequence[str]) -> int:
         retired = 0
         for tenant in self._instances:
-            for name, lives in (await self._known(tenant)).items():
-                if lives and name not in consumers:
+            for name in await self._known(tenant):
+                if name not in consumers:
                     retired += await self._retire(tenant, name)
         return retired
 

@@ -53,7 +53,7 @@ class Mark:
 
         A mark that lies ahead was set by a clock that has been set back since, and says nothing.
         """
-        floor = self.floor
+        floor = self.floor if self.floor <= now else 0
         return max(floor, min(self.watermark, int(now)) - OVERLAP_S, 0)
 
     def after(self, asked_at: float, *, read_to: int | None = None) -> Mark:

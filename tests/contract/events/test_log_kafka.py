@@ -235,6 +235,40 @@ async def test_what_was_begun_and_never_shipped_is_shipped_by_the_next_append(ka
     assert [taken.event for taken in await take(hand)] == [event]
 
 
+async def test_a_dead_letter_that_cannot_be_told_is_handed_out_again_and_what_was_done_is_not(
+    kafka: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await kafka.log()
+    await log.open([SETTLE])
+    fine, poison = change(kafka.instance, "j1"), change(kafka.instance, "j2")
+    for event in (fine, poison):
+        await log.append(event, {SETTLE: event.received_at})
+    hand = log.subscribe(SETTLE)
+    batch = {taken.event.event_id: taken for taken in await take(hand, 2)}
+
+    async def away(*_: Any) -> None:
+        raise EventsUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log._client, "send", away)
+        with pytest.raises(EventsUnavailable):
+            await hand.settle([settled(batch[poison.event_id], Fate.DEAD, "http_500"), settled(batch[fine.event_id])])
+    assert [taken.event for taken in await take(hand)] == [poison]
+    assert (await log.lag(kafka.instance))[SETTLE][:2] == (1, 0)
+
+
+async def test_consumers_that_were_never_opened_are_told_of_and_can_be_retired(kafka: KafkaWorld) -> None:
+    log = await kafka.log()
+    event = change(kafka.instance)
+    await log.append(event, {"ghost": event.received_at})
+    assert (await log.lag(kafka.instance))["ghost"].due == 1
+    assert await log.retire([SETTLE]) == 1
+    late = change(kafka.instance)
+    await log.append(late, {"ghost": late.received_at})
+    assert await log.retire([SETTLE]) == 1
+    assert (await log.lag(kafka.instance))["ghost"] == (0, 0, 0.0, 2)
+
+
 async def test_a_replay_that_was_never_shipped_is_shipped_by_the_next(kafka: KafkaWorld) -> None:
     log = await kafka.log()
     await log.open([SETTLE])

@@ -137,6 +137,32 @@ async def test_whoever_lost_a_partition_changes_nothing(acme: RedisWorld, server
     assert again.event == taken.event
 
 
+async def test_nothing_is_begun_that_could_outlast_the_lease(acme: RedisWorld) -> None:
+    log = await acme.log(claim_idle_s=0.5)
+    hand = log.subscribe("settle")
+    assert await hand.take(1, wait_s=0) == ()
+    (runner,) = acme.runners
+    run = runner.run
+    silent = True
+
+    async def without_beats(name: str, keys: Any, args: Any, *, tenant: str = "") -> Any:
+        if silent and name == "event_beat":
+            raise EventsUnavailable("TimeoutError")
+        return await run(name, keys, args, tenant=tenant)
+
+    runner.run = without_beats  # type: ignore[method-assign]
+    with pytest.raises(EventsUnavailable):
+        await hand.take(1, wait_s=BOUND_S)
+        await hand.take(1, wait_s=BOUND_S)
+    await until(lambda: not log._ownership.lasts("acme"))
+    await log.append(change(1), {"settle": NOW})
+    with pytest.raises(EventsUnavailable):
+        await hand.take(1, wait_s=BOUND_S)
+    silent = False
+    await until(lambda: log._ownership.failing is None)
+    assert len(await hand.take(1, wait_s=BOUND_S)) == 1
+
+
 async def test_finished_events_leave_the_live_keys_and_are_whole_in_the_archive(acme: RedisWorld, server: Any) -> None:
     log, event = await acme.log(), change(1, body='{"jnid": "j1"}')
     await log.append(event, {"settle": NOW, "warm": NOW})

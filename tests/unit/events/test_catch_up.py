@@ -482,15 +482,33 @@ async def test_one_process_polls_and_another_goes_on_when_it_ends(scene: Scene) 
     await settled(scene, catch_up(scene))
     scene.clock.advance(LONGEST_S * 2)
     first, second = catch_up(scene), catch_up(scene)
+    running = first.running()
+    await running.__aenter__()
+    await scene.pass_time(5)
     async with second.running():
-        async with first.running():
-            await scene.pass_time(10)
-            states = {first.status(ACCOUNT)["state"], second.status(ACCOUNT)["state"]}
-            assert states == {"polling", "elsewhere"}
-            assert rounds(scene) == 2
+        await scene.pass_time(5)
+        assert (first.status(ACCOUNT)["state"], second.status(ACCOUNT)["state"]) == ("polling", "elsewhere")
+        assert rounds(scene) == 2
+        await running.__aexit__(None, None, None)
         scene.jobnimbus.put(JOBS, [row("j1", scene.clock.now())])
         await scene.pass_time(LONGEST_S)
         assert ("job.updated", "j1") in scene.stream.told
+        assert second.status(ACCOUNT)["state"] == "polling"
+
+
+async def test_a_process_that_died_is_followed_once_its_lease_has_ended(scene: Scene) -> None:
+    await settled(scene, catch_up(scene))
+    scene.jobnimbus.put(JOBS, [row("j1", scene.clock.now())])
+    async with catch_up(scene).running():
+        await scene.pass_time(3 * LONGEST_S)
+    assert ("job.updated", "j1") in scene.stream.told
+
+
+async def test_a_round_that_takes_long_keeps_its_lease(scene: Scene) -> None:
+    polling = catch_up(scene)
+    await settled(scene, polling)
+    scene.jobnimbus.before_page = lambda: scene.clock.advance(LONGEST_S)
+    assert await polling.poll(ACCOUNT) is not None
 
 
 async def test_who_lost_the_lease_meanwhile_moves_no_watermark(scene: Scene) -> None:

@@ -1,88 +1,54 @@
-"""doctor: what is set, what answers, what is off and why; each finding one line that says what to change."""
+"""All findings: settings, stores, keys, callers, webhooks, events and what goes on in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from ipaddress import ip_address
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from jobnimbus_mcp.cache.mode import Mode
+from jobnimbus_mcp.doctor.changes import background_findings, event_findings, relay_findings
+from jobnimbus_mcp.doctor.facts import (
+    PROBE_BOUND_S,
+    Finding,
+    Level,
+    Probes,
+    StoreAway,
+    StoreFacts,
+    ago,
+    is_loopback,
+)
 from jobnimbus_mcp.errors import ProjectError, UpstreamUnauthorized
 from jobnimbus_mcp.settings import Settings
 
-__all__ = ["Finding", "Level", "Probes", "StoreAway", "StoreFacts", "examine", "is_loopback", "worst"]
-
-PROBE_BOUND_S = 20.0
-"""A check of a key may take the 15 s of a call; nothing else comes near."""
+__all__ = ["examine"]
 
 REDIS_VERSION_MIN = (6, 2)
 """The oldest with all commands that the store's scripts use."""
 
 
-class Level(StrEnum):
-    """OK: as it should be. WARN: works, with less than it could. BAD: will not work so."""
-
-    OK = "ok"
-    WARN = "warn"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`sentence`: what is so, and what to change where something is to be changed."""
-
-    level: Level
-    subject: str
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """What a Redis says of itself; None where it does not tell (managed services hide some).
-
-    `found`: where Sentinels or a cluster led to, in words; empty of a server with a fixed address. `tls`: the way there
-    is encrypted. `user`: as whom it was asked.
-    """
-
-    version: str
-    ping_ms: float
-    eviction: str | None = None
-    memory_max_bytes: int | None = None
-    append_only: bool | None = None
-    found: str = ""
-    tls: bool = False
-    user: str | None = None
-
-
-class StoreAway(Exception):
-    """The Redis could not be asked; the message says why in a word or two."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probes:
-    """What doctor asks of the running parts.
-
-    `store(instance)`: raises StoreAway; not asked on the embedded store. `check_key(instance)`: returns when JobNimbus
-    accepts the server's own key, raises a ProjectError when it does not or could not say. `digest(instance)`: of that
-    key's partition. `last_webhook_age_s(instance)`: seconds since the last delivery, None when none is known of.
-    """
-
-    store: Callable[[str], Awaitable[StoreFacts]]
-    check_key: Callable[[str], Awaitable[None]]
-    digest: Callable[[str], str]
-    last_webhook_age_s: Callable[[str], Awaitable[float | None]]
-
-
 async def examine(settings: Settings, probes: Probes) -> list[Finding]:
     """All findings, in the order of the settings table; nothing is changed anywhere."""
-    store, keys, webhooks = await asyncio.gather(
-        _stores(settings, probes), _keys(settings, probes), _webhooks(settings, probes)
+    store, keys, webhooks, events, background = await asyncio.gather(
+        _stores(settings, probes),
+        _keys(settings, probes),
+        _webhooks(settings, probes),
+        event_findings(settings, probes),
+        background_findings(settings, probes),
     )
-    return [*store, *_journal(settings), *_cache(settings), _api(settings), *keys, *_callers(settings), *webhooks]
+    return [
+        *store,
+        *_journal(settings),
+        *_cache(settings),
+        _api(settings),
+        *keys,
+        *_callers(settings),
+        *webhooks,
+        *events,
+        *background,
+        *relay_findings(settings),
+    ]
 
 
 async def _stores(settings: Settings, probes: Probes) -> list[Finding]:
@@ -301,25 +267,4 @@ async def _deliveries(settings: Settings, probes: Probes, instance: str) -> Find
     if age_s is None:
         said = "on, and none received yet: enter the URLs that get_webhooks tells in JobNimbus's automations."
         return Finding(Level.WARN, subject, said)
-    return Finding(Level.OK, subject, f"on; the last one came {_ago(age_s)} ago.")
-
-
-def _ago(age_s: float) -> str:
-    for unit, length_s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if age_s >= 2 * length_s:
-            return f"{age_s / length_s:.0f} {unit}"
-    return f"{age_s:.0f} s"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach `host`."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def worst(findings: Sequence[Finding]) -> Level:
-    """The worst level among them."""
-    order = (Level.OK, Level.WARN, Level.BAD)
-    return max((finding.level for finding in findings), key=order.index, default=Level.OK)
+    return Finding(Level.OK, subject, f"on; the last one came {ago(age_s)} ago.")
