@@ -26,7 +26,7 @@ from jobnimbus_mcp.consumers.rounds import Rounds
 from jobnimbus_mcp.consumers.settle import Settle
 from jobnimbus_mcp.consumers.warm import Warm
 from jobnimbus_mcp.consumers.warming import Warming
-from jobnimbus_mcp.events.background import Ask
+from jobnimbus_mcp.events.background import STATE_LIFE_S, Ask
 from jobnimbus_mcp.events.background_memory import MemoryBackground
 from jobnimbus_mcp.events.background_redis import RedisBackground
 from jobnimbus_mcp.events.catch_up import CatchUp
@@ -141,6 +141,15 @@ class Watching:
     catch_ups: Mapping[str, CatchUp]
     sweeps: Mapping[str, Sweep]
 
+    async def facts(self, instance: str) -> Mapping[str, Any]:
+        """How both are doing, and how much no webhook told of. Raises CacheUnavailable."""
+        catch_up = self.catch_ups[instance]
+        return {
+            "catchUp": catch_up.status(instance),
+            "sweep": self.sweeps[instance].status(instance),
+            "webhookLoss": await catch_up.loss(instance),
+        }
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -167,7 +176,7 @@ def watch(
     catch_ups: dict[str, CatchUp] = {}
     sweeps: dict[str, Sweep] = {}
     for one in accounts.stores:
-        background = _background(one, clock)
+        background = _background(one, settings, clock)
         shared: dict[str, Any] = {
             "ask": poll,
             "tell": tell,
@@ -185,10 +194,12 @@ def watch(
     return Watching(catch_ups, sweeps)
 
 
-def _background(one: StoreOfAccounts, clock: Clock) -> MemoryBackground | RedisBackground:
+def _background(one: StoreOfAccounts, settings: Settings, clock: Clock) -> MemoryBackground | RedisBackground:
     if one.redis is None:
         return MemoryBackground(clock, one.noted)
-    return RedisBackground(Scripts(one.redis, package=_EVENT_SCRIPTS), seen_key)
+    # what one sweep has found must be there for the next
+    life_s = max(STATE_LIFE_S, 2 * settings.sweep_interval_s)
+    return RedisBackground(Scripts(one.redis, package=_EVENT_SCRIPTS), seen_key, life_s=life_s)
 
 
 def _each(of: Mapping[str, T]) -> Sequence[T]:

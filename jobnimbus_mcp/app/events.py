@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.app.accounts import Accounts, StoreOfAccounts
-from jobnimbus_mcp.app.changes import AppendAndBump, Way
+from jobnimbus_mcp.app.changes import Way
 from jobnimbus_mcp.app.keeping import Keeper
 from jobnimbus_mcp.app.secrets import revealed
 from jobnimbus_mcp.app.ways import AfterTheStore, Elsewhere, WithTheStore
@@ -119,6 +120,18 @@ class Events:
                 each()
 
         return stop
+
+    async def facts(self, instance: str) -> Mapping[str, Any]:
+        """What each consumer has before it. Raises CacheUnavailable."""
+        return {
+            name: {
+                "due": lag.due,
+                "delayed": lag.delayed,
+                "oldestSeconds": round(lag.oldest_s, 3),
+                "dead": lag.dead,
+            }
+            for name, lag in sorted((await self.lag(instance)).items())
+        }
 
     async def health(self, instance: str) -> str | None:
         """None when the account's events are handled as they should be, else why not: unreachable, lag, errors or

@@ -27,10 +27,11 @@ from jobnimbus_mcp.app.store import StoreParts, build_store
 from jobnimbus_mcp.cache.ports import Store, StoreHealth
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock, SystemClock
+from jobnimbus_mcp.consumers.rounds import server_callers
+from jobnimbus_mcp.errors import CacheUnavailable
 from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
 from jobnimbus_mcp.events.signature import WebhookSecrets
-from jobnimbus_mcp.consumers.rounds import server_callers
 from jobnimbus_mcp.gateway.changes_poll import ChangesPoll
 from jobnimbus_mcp.gateway.identity import Identities, Partitions
 from jobnimbus_mcp.gateway.policies import early_beta
@@ -54,6 +55,8 @@ from jobnimbus_mcp.web.ports import Part
 from jobnimbus_mcp.web.routes import WebParts, create_app
 
 __all__ = ["App", "Overrides", "build", "new_id"]
+
+_FACTS_WITHIN_S = 0.5
 
 MAX_BODY_BYTES = 1_048_576
 """The largest request body; a webhook's record is a few kilobytes, a tool call less."""
@@ -287,6 +290,16 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         parts["webhooks"] = Part("up") if secrets.any else Part("off", reason="no_secret")
         return parts
 
+    async def event_facts() -> Mapping[str, Any]:
+        told: dict[str, Any] = {}
+        for instance in instances:
+            try:
+                async with asyncio.timeout(_FACTS_WITHIN_S):
+                    told[instance] = {"consumers": await events.facts(instance), **await watching.facts(instance)}
+            except (CacheUnavailable, TimeoutError):
+                told[instance] = {"reason": "unreachable"}
+        return told
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         try:
@@ -343,6 +356,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
             "upstream": {instance: box.state.value for instance, box in breakers.items()},
         },
         l1_facts=accounts.l1_stats,
+        event_facts=event_facts,
         readiness=readiness,
         exposition=recorder.exposition,
         mcp_app=http_app,

@@ -96,8 +96,8 @@ class Warm:
 
 
 def _outcome(event: Event, failed: Sequence[tuple[frozenset[str], ProjectError]], summary: str) -> Outcome:
-    """Always done: a read that failed is noted with the events it would have served. It is nobody's loss, since the next
-    caller asks anyway, and JobNimbus's being away must not look like events that failed."""
+    """Always done: a read that failed is noted with the events it would have served. It is nobody's loss, since the
+    next caller asks anyway, and JobNimbus's being away must not look like events that failed."""
     for tags, error in failed:
         if not tags.isdisjoint(event.tags):
             return Outcome(answer=f"{summary}; not read: {error.code}")

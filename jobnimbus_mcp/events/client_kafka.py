@@ -177,6 +177,7 @@ class KafkaClient:
                 self.errors.UnknownError,
                 self.errors.UnsupportedVersionError,
                 self.errors.IncompatibleBrokerVersion,
+                self.errors.ClusterAuthorizationFailedError,
             ):
                 if self._idempotent:
                     raise

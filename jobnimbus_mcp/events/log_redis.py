@@ -119,7 +119,7 @@ class RedisEvents:
     def subscribe(self, consumer: str) -> Subscription:
         """Raises ValueError for a consumer that this process has a subscription of already."""
         made = RedisSubscription(consumer, self._asking, self._ownership, clock=self._clock)
-        self._subscriptions.append(made)
+        self._subscriptions = [*(one for one in self._subscriptions if not one.closed), made]
         return made
 
     async def open(self, consumers: Sequence[str]) -> None:

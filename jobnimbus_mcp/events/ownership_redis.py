@@ -52,6 +52,10 @@ class Member(Protocol):
         """There may be something new."""
         ...
 
+    def wake(self) -> None:
+        """Look at how things are."""
+        ...
+
 
 class Ownership:
     """`worker`: this process's name, another for each start. The tasks begin with the first `join`."""
@@ -154,6 +158,8 @@ class Ownership:
                 if self.failing is None:
                     self._log.warning("event log away", error=error.detail)
                 self.failing = error
+                for member in self._members.values():
+                    member.wake()
             except Exception:  # the task's boundary: without beats this process would never act again
                 self._log.exception("beat failed")
             else:

@@ -91,7 +91,7 @@ class RedisSubscription:
         self._parts: dict[tuple[str, int], _Part] = {}
         self._fresh: dict[tuple[str, int], None] = {}
         self._lanes: Lanes[_Held] = Lanes()
-        self._wake = asyncio.Event()
+        self._woken = asyncio.Event()
         self._closed = False
         self._log = structlog.get_logger().bind(consumer=consumer)
         ownership.add(self)
@@ -99,6 +99,10 @@ class RedisSubscription:
     @property
     def consumer(self) -> str:
         return self._consumer
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
@@ -108,7 +112,7 @@ class RedisSubscription:
         ends = self._clock.monotonic() + wait_s
         await self._ownership.join(self)
         while True:
-            self._wake.clear()
+            self._woken.clear()
             await self._read()
             taken = await self._hand_out(min(most, BATCH_MOST))
             if taken or self._closed:
@@ -126,11 +130,11 @@ class RedisSubscription:
         """Until something has happened, or the next event is due."""
         due_at = self._lanes.next_due()
         if due_at is not None and all(self._ownership.lasts(tenant) for tenant, _ in self._parts):
-            # stores count whole milliseconds: half of one too early, and the first would not be due yet
+            # never 0: a clock that was set back must not make this a busy loop
             most_s = min(most_s, max(0.001, due_at - self._clock.now()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
-                await self._wake.wait()
+                await self._woken.wait()
 
     def _readable(self) -> bool:
         return len(self._lanes) < HELD_MOST and bool(self._fresh)
@@ -301,7 +305,7 @@ class RedisSubscription:
         finally:
             for result in results:
                 self._back(result.held)
-            self._wake.set()
+            self._woken.set()
         if failed is not None:
             raise failed
 
@@ -368,7 +372,7 @@ class RedisSubscription:
             elif part.draining:
                 part.draining = False
                 self._anew(part)
-        self._wake.set()
+        self._woken.set()
         return before != set(self._parts)
 
     def owned(self) -> Sequence[tuple[str, int]]:
@@ -377,14 +381,17 @@ class RedisSubscription:
     def heard(self, tenant: str, partition: int) -> None:
         if (tenant, partition) in self._parts:
             self._fresh[tenant, partition] = None
-            self._wake.set()
+            self._woken.set()
+
+    def wake(self) -> None:
+        self._woken.set()
 
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
             for part in list(self._parts.values()):
                 self._drop(part)
-            self._wake.set()
+            self._woken.set()
             await self._ownership.leave(self)
 
     def _of(self, tenant: str) -> list[_Part]:

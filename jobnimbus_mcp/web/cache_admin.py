@@ -44,6 +44,7 @@ class CacheAdmin:
         store_facts: Callable[[], Mapping[str, Any]],
         breaker_facts: Callable[[], Mapping[str, Any]],
         l1_facts: Callable[[], Mapping[str, Any]],
+        event_facts: Callable[[], Awaitable[Mapping[str, Any]]],
         ids: Callable[[], str],
         clock: Clock,
         log: FilteringBoundLogger,
@@ -57,6 +58,7 @@ class CacheAdmin:
         self._store_facts = store_facts
         self._breaker_facts = breaker_facts
         self._l1_facts = l1_facts
+        self._event_facts = event_facts
         self._ids = ids
         self._clock = clock
         self._log = log
@@ -82,6 +84,7 @@ class CacheAdmin:
             "redis": redis | dict(self._store_facts()),
             "circuitBreaker": dict(self._breaker_facts()),
             "l1": dict(self._l1_facts()),
+            "events": dict(await self._event_facts()) if store.connected else {},
         }
         return json_reply(told)
 

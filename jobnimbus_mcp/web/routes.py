@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +74,7 @@ class WebParts:
     store_facts: Callable[[], Mapping[str, Any]]
     breaker_facts: Callable[[], Mapping[str, Any]]
     l1_facts: Callable[[], Mapping[str, Any]]
+    event_facts: Callable[[], Awaitable[Mapping[str, Any]]]
     readiness: Readiness
     exposition: Callable[[], tuple[bytes, str]]
     mcp_app: ASGIApp
@@ -103,6 +104,7 @@ def create_app(parts: WebParts) -> ASGIApp:
         store_facts=parts.store_facts,
         breaker_facts=parts.breaker_facts,
         l1_facts=parts.l1_facts,
+        event_facts=parts.event_facts,
         ids=parts.ids,
         clock=parts.clock,
         log=parts.log,

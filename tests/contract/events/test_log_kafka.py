@@ -24,7 +24,7 @@ from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.events import subscription_kafka
 from jobnimbus_mcp.events.client_kafka import KafkaClient, KafkaSecurity, TopicPlan
 from jobnimbus_mcp.events.event import PARTITIONS, Event, event_id_at, partition_of
-from jobnimbus_mcp.events.message_kafka import dead_topic, read_message, topic, write_message
+from jobnimbus_mcp.events.message_kafka import dead_topic, group_id, read_message, topic, write_message
 from jobnimbus_mcp.events.ports import Attempt, EventsUnavailable, Fate, Settled, Subscription, Taken
 from jobnimbus_mcp.events.progress_kafka import Progress
 
@@ -211,6 +211,36 @@ async def test_an_event_is_where_its_record_belongs_and_a_dead_letter_says_why(k
     assert read_message(dead.value, kafka.instance).event == event
 
 
+async def test_a_group_goes_on_from_the_first_event_that_is_not_finished(kafka: KafkaWorld) -> None:
+    log = await kafka.log()
+    await log.open([SETTLE])
+    events = [change(kafka.instance) for _ in range(3)]
+    for event in events:
+        await log.append(event, {SETTLE: event.received_at})
+    hand = log.subscribe(SETTLE)
+    for _ in range(2):
+        await hand.settle([settled((await take(hand))[0])])
+    await hand.aclose()
+    library = log._client._library
+    part = library.TopicPartition(topic(kafka.prefix, kafka.instance), partition_of("jobs:j1"))
+    member = log._client.consumer(group_id(kafka.prefix, SETTLE), session_s=1.0)
+    member.assign([part])
+    await member.start()
+    committed = await member.committed(part)
+    await member.stop()
+    assert committed == 2
+
+
+async def test_a_broker_without_idempotent_producers_is_gone_on_with_unless_they_are_demanded(
+    kafka: KafkaWorld,
+) -> None:
+    log, strict = await kafka.log(), await kafka.log(idempotent=True)
+    event = change(kafka.instance)
+    with pytest.raises(EventsUnavailable):
+        await strict.append(event, {SETTLE: event.received_at})
+    assert await log.append(event, {SETTLE: event.received_at})
+
+
 async def test_a_message_of_somebody_else_is_passed_over(kafka: KafkaWorld) -> None:
     log = await kafka.log()
     await log.open([SETTLE])
@@ -301,6 +331,7 @@ async def test_a_trace_that_lost_everything_is_made_again_from_the_messages(kafk
     assert {name: told.state for name, told in traced.consumers.items()} == {SETTLE: "done"}
 
 
+@pytest.mark.long
 async def test_memory_is_bounded_and_nothing_is_lost_by_it(kafka: KafkaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscription_kafka, "WAITING_MOST", 20)
     monkeypatch.setattr(subscription_kafka, "_FETCH_MOST", 10)

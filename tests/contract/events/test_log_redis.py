@@ -153,7 +153,6 @@ async def test_nothing_is_begun_that_could_outlast_the_lease(acme: RedisWorld) -
     runner.run = without_beats  # type: ignore[method-assign]
     with pytest.raises(EventsUnavailable):
         await hand.take(1, wait_s=BOUND_S)
-        await hand.take(1, wait_s=BOUND_S)
     await until(lambda: not log._ownership.lasts("acme"))
     await log.append(change(1), {"settle": NOW})
     with pytest.raises(EventsUnavailable):

@@ -163,6 +163,7 @@ class Inside:
             store_facts=lambda: {"kind": "embedded"},
             breaker_facts=lambda: {"state": "CLOSED"},
             l1_facts=lambda: {"entries": 3},
+            event_facts=self.event_facts,
             readiness=self.readiness,
             exposition=lambda: (b"# metrics\n", "text/plain; version=0.0.4; charset=utf-8"),
             mcp_app=self.mcp,
@@ -215,6 +216,9 @@ class Inside:
     async def probe(self) -> StoreHealth:
         self.probes += 1
         return self.health
+
+    async def event_facts(self) -> Mapping[str, Any]:
+        return {"stamford": {"consumers": {"settle": {"due": 2}}}}
 
     async def reject(self, event: Event, reason: str) -> None:
         self.rejected.append((event, reason))
