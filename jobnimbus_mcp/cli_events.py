@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -66,7 +67,7 @@ def dead(instance: Account = None, limit: Limit = 50, as_json: AsJson = False) -
                     f"{told['eventId']}  {told['receivedAt']}  {row.event.name} {told['recordId']}  "
                     f"{name}: {part.reason or 'given up'} after {part.attempts} tries"
                 )
-    print(f"{len(rows)} dead; replay one with: jobnimbus-mcp events replay <event id>")
+    print(f"{len(rows)} dead; replay one with: jobnimbus-mcp events replay <event id>", file=sys.stderr)
 
 
 @app.command(epilog="Example: jobnimbus-mcp events show 019a1b2c3d4e5f60718293a4b5c6d7e8")
@@ -208,5 +209,5 @@ def _print(rows: Sequence[Traced], *, as_json: bool) -> None:
 
 
 def _failed(sentence: str) -> typer.Exit:
-    print(f"jobnimbus-mcp: {sentence}")
+    print(f"jobnimbus-mcp: {sentence}", file=sys.stderr)
     return typer.Exit(1)

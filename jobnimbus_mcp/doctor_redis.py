@@ -14,8 +14,13 @@ from jobnimbus_mcp.cache.connect_redis import connect
 from jobnimbus_mcp.cache.locate_redis import NotLocated
 from jobnimbus_mcp.cache.pool_redis import ReadyPool
 from jobnimbus_mcp.doctor import StoreAway, StoreFacts
+from jobnimbus_mcp.errors import CacheUnavailable
+from jobnimbus_mcp.events.keys_redis import owners_key
+from jobnimbus_mcp.events.ports import RedisRunner
 
-__all__ = ["store_facts"]
+__all__ = ["store_facts", "workers_alive"]
+
+_WORKER = b"w:"
 
 
 async def store_facts(url: str, *, tenant: str = "default", timeout_s: float = 5.0) -> StoreFacts:
@@ -65,6 +70,27 @@ async def store_facts(url: str, *, tenant: str = "default", timeout_s: float = 5
         tls=address.tls is not None,
         user=user,
     )
+
+
+async def workers_alive(runner: RedisRunner, tenant: str, *, timeout_s: float = 2.0) -> int:
+    """How many processes act on the account's events now, by the leases they have told of.
+
+    Raises:
+        StoreAway: it could not be asked.
+    """
+
+    async def told(*command: str) -> Any:
+        return await runner.blocked(command, tenants=(tenant,), within_s=timeout_s)
+
+    try:
+        seconds, microseconds = await told("TIME")
+        owners = await told("HGETALL", owners_key(tenant))
+    except CacheUnavailable as away:
+        raise StoreAway(away.code) from away
+    now_ms = int(seconds) * 1_000 + int(microseconds) // 1_000
+    pairs = owners.items() if isinstance(owners, dict) else zip(owners[::2], owners[1::2], strict=True)
+    ends = [value.partition(b"|")[0] for name, value in pairs if name.startswith(_WORKER)]
+    return sum(int(end) > now_ms for end in ends)
 
 
 async def _info(client: Redis) -> dict[str, Any]:

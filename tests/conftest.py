@@ -34,7 +34,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 PERMANENT_KEYS = re.compile(
     r"jobnimbus-sys:\{[^}]*\}:"
     r"(epoch|run|log|stats|fleet"
-    r"|events:\d|event:[0-9a-f]{32}|events-(live|consumers|token)|due:.+|archived?|dead(:.+)?)"
+    r"|events:\d|event:[0-9a-f]{32}|events-(live|consumers|token)|due:.+|archived?|dead(:.+)?"
+    r"|kafka:(event:.+|index|due:.+|dead:.+|done|consumers|token|forgotten))"
 )
 """Keys that may live for ever: one of each per account, the log bounded by its own trimming; and what events are made
 of, until they are done and their retention is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -13,16 +13,23 @@ from starlette.types import ASGIApp
 from jobnimbus_mcp.app.events import Events
 from jobnimbus_mcp.app.root import Overrides, build, new_id
 from jobnimbus_mcp.app.secrets import revealed
+from jobnimbus_mcp.cache.scripts_redis import Scripts
+from jobnimbus_mcp.cache.system_keys import seen_key
 from jobnimbus_mcp.call import Call
-from jobnimbus_mcp.doctor import Probes
-from jobnimbus_mcp.doctor_redis import store_facts
+from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.doctor import BackgroundFacts, EventFacts, EventsAway, Probes, StoreAway
+from jobnimbus_mcp.doctor_redis import store_facts, workers_alive
 from jobnimbus_mcp.errors import SettingsError
+from jobnimbus_mcp.events.background_redis import RedisBackground
+from jobnimbus_mcp.events.ports import EventsUnavailable
+from jobnimbus_mcp.events.watermark import loss_hours
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.logging import configure
 
 __all__ = ["doctor_probes", "events_of", "from_environment", "run_stdio", "run_worker"]
 
 _LOOKED_BACK = 1_000
+_EVENT_SCRIPTS = "jobnimbus_mcp.events.scripts"
 
 
 def from_environment() -> ASGIApp:
@@ -72,8 +79,11 @@ async def events_of(settings: Settings) -> AsyncIterator[Events]:
 
 @asynccontextmanager
 async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
-    """What doctor asks, over the same parts that serve; what the servers left in the journal is theirs."""
-    app = build(settings, Overrides(background=False))
+    """What doctor asks, over the same parts that serve; what the servers left in the journal is theirs.
+
+    The log is the one beside the store whatever the settings say: others make what they need when they are asked.
+    """
+    app = build(settings.model_copy(update={"events_transport": "redis"}), Overrides(background=False))
 
     async def check_key(instance: str) -> None:
         caller = app.identities.identify(None, instance)
@@ -89,10 +99,65 @@ async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
         newest = next((row for row in rows if row["source"] == "webhook"), None)
         return None if newest is None else app.clock.now() - datetime.fromisoformat(newest["at"]).timestamp()
 
+    def runner_of(instance: str) -> Scripts:
+        redis = app.accounts.of(instance).redis
+        if redis is None:
+            raise EventsUnavailable("no Redis")
+        return Scripts(redis, package=_EVENT_SCRIPTS)
+
+    async def events(instance: str) -> EventFacts:
+        if settings.events_transport == "postgres":
+            from jobnimbus_mcp import doctor_postgres
+
+            return await doctor_postgres.event_facts(revealed(settings.database_url) or "", instance, clock=app.clock)
+        if settings.events_transport == "kafka":
+            return await _in_kafka(settings, instance, runner_of, app.clock)
+        try:
+            runner, log = runner_of(instance), app.events.of(instance)
+            return EventFacts(await log.durable(), await log.lag(instance), await workers_alive(runner, instance))
+        except EventsUnavailable as away:
+            raise EventsAway(away.detail or away.code) from away
+        except StoreAway as away:
+            raise EventsAway(str(away)) from away
+
+    async def background(instance: str) -> BackgroundFacts:
+        kept, now = RedisBackground(runner_of(instance), seen_key), app.clock.now()
+        marks = await kept.marks(instance)
+        return BackgroundFacts(
+            now=now,
+            # a round moves each kind's mark to when it asked
+            polled_at=max((mark.watermark for mark in marks.values()), default=None),
+            swept_at=await kept.swept_at(instance),
+            loss=await kept.losses(instance, loss_hours(now)),
+        )
+
     async with app.running():
         yield Probes(
             store=lambda instance: store_facts(revealed(settings.store_url_of(instance)) or "", tenant=instance),
             check_key=check_key,
             digest=digest,
             last_webhook_age_s=last_webhook_age_s,
+            events=events,
+            background=background,
         )
+
+
+async def _in_kafka(settings: Settings, instance: str, runner_of: Callable[[str], Scripts], clock: Clock) -> EventFacts:
+    from jobnimbus_mcp import doctor_kafka
+    from jobnimbus_mcp.events.client_kafka import KafkaSecurity
+    from jobnimbus_mcp.events.trace_of_kafka_redis import KafkaTraceInRedis
+
+    def security() -> KafkaSecurity:
+        return KafkaSecurity(
+            settings.kafka_security_protocol,
+            settings.kafka_sasl_mechanism,
+            settings.kafka_sasl_username or "",
+            revealed(settings.kafka_sasl_password) or "",
+        )
+
+    return await doctor_kafka.event_facts(
+        ",".join(settings.kafka_bootstrap_servers),
+        instance,
+        lambda: KafkaTraceInRedis(runner_of(instance), clock=clock, instances=(instance,)).lag(instance),
+        security=security,
+    )

@@ -361,7 +361,7 @@ def _in_postgres(settings: Settings, clock: Clock, recorder: Recorder) -> EventL
 def _in_kafka(one: StoreOfAccounts, settings: Settings, clock: Clock) -> EventLog:
     """With the trace in the accounts' Redis, which the settings have been checked for."""
     # its client is an extra
-    from jobnimbus_mcp.events.client_kafka import KafkaSecurity
+    from jobnimbus_mcp.events.client_kafka import KafkaSecurity, TopicPlan
     from jobnimbus_mcp.events.log_kafka import KafkaEvents
     from jobnimbus_mcp.events.trace_of_kafka_redis import KafkaTraceInRedis
 
@@ -373,6 +373,7 @@ def _in_kafka(one: StoreOfAccounts, settings: Settings, clock: Clock) -> EventLo
         instances=one.tenants,
         new_holder=lambda: secrets.token_hex(8),
         claim_idle_s=settings.events_claim_idle_s,
+        plan=TopicPlan(retention_s=settings.events_retention_days * 86_400),
         security=KafkaSecurity(
             settings.kafka_security_protocol,
             settings.kafka_sasl_mechanism,

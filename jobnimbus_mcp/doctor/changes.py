@@ -98,7 +98,9 @@ def _lag(instance: str, lags: Mapping[str, Lag]) -> Finding:
         said = f"{lag.due} events wait for {name}; add a `jobnimbus-mcp worker`, or see what it waits for."
         return Finding(Level.WARN, subject, said)
     if late.oldest_s > LATENCY_MOST_S:
-        said = f"an event has waited {ago(late.oldest_s)} for {slowest}; see `jobnimbus-mcp events list --state pending`."
+        said = (
+            f"an event has waited {ago(late.oldest_s)} for {slowest}; see `jobnimbus-mcp events list --state pending`."
+        )
         return Finding(Level.WARN, subject, said)
     waits = "no event waits" if lag.due == 0 else f"{lag.due} events wait for {name}"
     return Finding(Level.OK, subject, f"{waits}; {delayed} wait for their time ({len(lags)} consumers).")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from jobnimbus_mcp.cache.mode import Mode

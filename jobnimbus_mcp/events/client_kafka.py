@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -110,6 +111,8 @@ class KafkaClient:
             from aiokafka import admin, errors, helpers
         except ImportError as error:
             raise SettingsError("EVENTS_TRANSPORT=kafka needs its client: install jobnimbus-mcp[kafka].") from error
+        # while a broker is away it says so several times a second; what matters is told where its errors are met
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         self._library: Any = aiokafka
         self._admin: Any = admin
         self.errors: Any = errors

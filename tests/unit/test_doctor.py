@@ -9,9 +9,23 @@ from typing import Any
 
 import pytest
 
-from jobnimbus_mcp.doctor import Finding, Level, Probes, StoreAway, StoreFacts, examine, is_loopback, worst
+from jobnimbus_mcp.doctor import (
+    BackgroundFacts,
+    EventFacts,
+    EventsAway,
+    Finding,
+    Level,
+    Probes,
+    StoreAway,
+    StoreFacts,
+    examine,
+    is_loopback,
+    worst,
+)
 from jobnimbus_mcp.doctor_redis import store_facts
-from jobnimbus_mcp.errors import CacheUnavailable, UpstreamTimeout, UpstreamUnauthorized
+from jobnimbus_mcp.errors import CacheUnavailable, ProjectError, UpstreamTimeout, UpstreamUnauthorized
+from jobnimbus_mcp.events.ports import Lag
+from jobnimbus_mcp.events.watermark import Loss
 from jobnimbus_mcp.settings import Settings
 
 KEY = "k3y-of-the-account-0001"
@@ -26,10 +40,17 @@ FULL = {
 }
 
 
+NOW = 1_790_000_000.0
+CALM = EventFacts(durable=True, lags={"settle": Lag(0, 2, 0.0, 0), "notify": Lag(1, 0, 0.2, 0)}, workers=1)
+POLLED = BackgroundFacts(now=NOW, polled_at=NOW - 40, swept_at=NOW - 3_600, loss=Loss(1, 99))
+
+
 def probes(
     store: StoreFacts | Exception = GOOD,
     key: Exception | None = None,
     webhook_age_s: float | Exception | None = 30,
+    events: EventFacts | Exception = CALM,
+    background: BackgroundFacts | Exception = POLLED,
 ) -> Probes:
     async def ask_store(_instance: str) -> StoreFacts:
         if isinstance(store, Exception):
@@ -45,8 +66,23 @@ def probes(
             raise webhook_age_s
         return webhook_age_s
 
+    async def ask_events(_instance: str) -> EventFacts:
+        if isinstance(events, Exception):
+            raise events
+        return events
+
+    async def ask_background(_instance: str) -> BackgroundFacts:
+        if isinstance(background, Exception):
+            raise background
+        return background
+
     return Probes(
-        store=ask_store, check_key=check_key, digest=lambda _instance: "0a" * 16, last_webhook_age_s=last_webhook_age_s
+        store=ask_store,
+        check_key=check_key,
+        digest=lambda _instance: "0a" * 16,
+        last_webhook_age_s=last_webhook_age_s,
+        events=ask_events,
+        background=ask_background,
     )
 
 
@@ -64,7 +100,10 @@ async def test_all_is_well_when_everything_is_set_and_answers() -> None:
 async def test_nothing_set_works_and_says_what_is_off() -> None:
     findings = await examine(Settings.from_env({}), probes())
     off = {one.subject: one.sentence for one in findings if one.level is Level.WARN}
-    assert off.keys() == {"store", "consistency of default", "key of default", "admin", "webhooks"}
+    assert off.keys() == {
+        *("store", "consistency of default", "key of default", "admin", "webhooks"),
+        *("events of default", "catch-up, sweep and warming of default"),
+    }
     assert "REDIS_URL" in off["store"]
     assert "JOBNIMBUS_API_KEY" in off["key of default"]
     assert "ADMIN_TOKEN" in off["admin"]
@@ -104,6 +143,149 @@ async def test_what_is_wrong_is_told_with_what_to_change(
 ) -> None:
     told = await finding(FULL | env, subject, asked)
     assert (told.level, said in told.sentence) == (level, True), told
+
+
+POSTGRES = {"EVENTS_TRANSPORT": "postgres", "DATABASE_URL": "postgresql://u:pa55word-of-pg@db/events"}
+KAFKA = {"EVENTS_TRANSPORT": "kafka", "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
+
+
+def lagging(**lag: Any) -> EventFacts:
+    """`settle` behind, `notify` calm."""
+    return replace(CALM, lags={"settle": Lag(0, 0, 0.0, 0)._replace(**lag), "notify": Lag(0, 0, 0.0, 0)})
+
+
+@pytest.mark.parametrize(
+    ("env", "facts", "subject", "level", "said"),
+    [
+        ({}, CALM, "events of default", Level.OK, "keeps them over a restart"),
+        ({}, replace(CALM, durable=False), "events of default", Level.WARN, "(DATA_DIR); set appendonly yes."),
+        ({}, replace(CALM, durable=None), "events of default", Level.WARN, "set appendonly yes."),
+        (POSTGRES, CALM, "events of default", Level.OK, "the PostgreSQL of DATABASE_URL, which keeps them"),
+        (POSTGRES, replace(CALM, durable=False), "events of default", Level.WARN, "synchronous_commit on"),
+        (KAFKA, CALM, "events of default", Level.OK, "the brokers of KAFKA_BOOTSTRAP_SERVERS, which keep"),
+        ({}, EventsAway("timeout"), "events of default", Level.BAD, "the stream in Redis cannot be used: timeout."),
+        (KAFKA, EventsAway("install x[kafka]"), "events of default", Level.BAD, "cannot be used: install x[kafka]."),
+        (POSTGRES, TimeoutError(), "events of default", Level.BAD, "cannot be used: no answer in time."),
+        ({}, CALM, "lag of default", Level.OK, "1 events wait for notify; 2 wait for their time (2 consumers)."),
+        ({}, lagging(due=3), "lag of default", Level.OK, "3 events wait for settle; 0"),
+        ({}, lagging(due=100), "lag of default", Level.OK, "100 events wait for settle"),
+        ({}, lagging(delayed=5_000), "lag of default", Level.OK, "no event waits; 5000 wait for their time"),
+        ({}, lagging(due=101), "lag of default", Level.WARN, "101 events wait for settle; add a"),
+        ({}, lagging(due=1, oldest_s=300), "lag of default", Level.WARN, "has waited 5 minutes for settle"),
+        (
+            {},
+            lagging(dead=3),
+            "dead letters of default",
+            Level.WARN,
+            "3 (settle 3); see why with `jobnimbus-mcp events",
+        ),
+        ({}, replace(CALM, workers=0), "consumers of default", Level.WARN, "no process acts on events now: start"),
+        ({}, replace(CALM, lags={}), "consumers of default", Level.WARN, "nobody has ever registered"),
+        (POSTGRES, replace(CALM, lags=None), "consumers of default", Level.WARN, "nobody has ever registered"),
+    ],
+)
+async def test_the_event_log_is_told_of_with_what_to_change(
+    env: dict[str, str], facts: EventFacts | Exception, subject: str, level: Level, said: str
+) -> None:
+    told = await finding(FULL | env, subject, probes(events=facts))
+    assert (told.level, said in told.sentence) == (level, True), told
+
+
+async def test_a_log_that_cannot_tell_its_workers_is_not_taken_to_have_none() -> None:
+    findings = await examine(Settings.from_env(FULL), probes(events=replace(CALM, workers=None)))
+    assert not [one for one in findings if one.subject.startswith(("consumers", "dead letters"))]
+
+
+async def test_events_in_memory_are_not_asked_for_and_said_to_end_with_the_process() -> None:
+    told = await finding({}, "events of default", probes(events=EventsAway("not to be asked")))
+    assert (told.level, "Set REDIS_URL" in told.sentence) == (Level.WARN, True)
+
+
+@pytest.mark.parametrize(
+    ("env", "facts", "subject", "level", "said"),
+    [
+        ({}, POLLED, "catch-up of default", Level.OK, "on, every 60 s; the last round was 40 s ago."),
+        ({}, replace(POLLED, polled_at=None), "catch-up of default", Level.OK, "not begun yet"),
+        ({}, replace(POLLED, polled_at=NOW - 7_200), "catch-up of default", Level.WARN, "last round was 2 hours ago"),
+        ({"CATCH_UP_INTERVAL_S": "7200"}, replace(POLLED, polled_at=NOW - 7_200), "catch-up of default", Level.OK, ""),
+        ({"CATCH_UP_INTERVAL_S": "0"}, POLLED, "catch-up of default", Level.WARN, "off by CATCH_UP_INTERVAL_S=0"),
+        ({}, POLLED, "webhook loss of default", Level.OK, "1.0% of 100 changes in 24 hours"),
+        ({}, replace(POLLED, loss=Loss(5, 95)), "webhook loss of default", Level.OK, "5.0% of 100"),
+        ({}, replace(POLLED, loss=Loss(6, 94)), "webhook loss of default", Level.WARN, "get_webhooks"),
+        ({}, POLLED, "sweep of default", Level.OK, "on, every 24 hours; due in 23 hours."),
+        ({}, replace(POLLED, swept_at=NOW - 90_000), "sweep of default", Level.OK, "due now"),
+        ({}, replace(POLLED, swept_at=NOW - 3 * 86_400), "sweep of default", Level.WARN, "overdue for 2 days"),
+        ({}, replace(POLLED, swept_at=None), "sweep of default", Level.OK, "not begun yet"),
+        ({"SWEEP_INTERVAL_S": "0"}, POLLED, "sweep of default", Level.WARN, "off by SWEEP_INTERVAL_S=0"),
+        ({}, CacheUnavailable("x"), "catch-up and sweep of default", Level.WARN, "(cache_unavailable)"),
+        ({}, POLLED, "warming of default", Level.OK, "on: after changes, and every 60 minutes"),
+        ({"CACHE_WARM_EVERY_S": "0"}, POLLED, "warming of default", Level.OK, "off by CACHE_WARM_EVERY_S=0"),
+        ({"CACHE_ENABLED": "false"}, POLLED, "warming of default", Level.WARN, "CACHE_ENABLED"),
+    ],
+)
+async def test_what_goes_on_in_the_background_is_told_of(
+    env: dict[str, str], facts: BackgroundFacts | ProjectError, subject: str, level: Level, said: str
+) -> None:
+    told = await finding(FULL | env, subject, probes(background=facts))
+    assert (told.level, said in told.sentence) == (level, True), told
+
+
+async def test_no_loss_is_told_of_before_anything_has_changed() -> None:
+    findings = await examine(Settings.from_env(FULL), probes(background=replace(POLLED, loss=Loss(0, 0))))
+    assert not [one for one in findings if one.subject.startswith("webhook loss")]
+
+
+async def test_without_a_key_of_the_servers_own_nothing_goes_on_in_the_background() -> None:
+    env = {name: value for name, value in FULL.items() if name != "JOBNIMBUS_API_KEY"}
+    told = await finding(
+        env, "catch-up, sweep and warming of default", probes(background=CacheUnavailable("not asked"))
+    )
+    assert (told.level, told.sentence.startswith("off: ")) == (Level.WARN, True)
+
+
+async def test_on_the_embedded_store_polling_is_on_and_nobody_is_asked_how_far_it_is() -> None:
+    env = {"JOBNIMBUS_API_KEY": KEY}
+    told = await finding(env, "catch-up of default", probes(background=CacheUnavailable("not asked")))
+    assert (told.level, told.sentence) == (Level.OK, "on, every 60 s while a server runs.")
+
+
+TARGETS = (
+    '[{"name": "zaps", "url": "https://hooks.example.com/catch/s3cret-path?token=s3cret-query", "events": ["job.*"]}]'
+)
+RELAYED = {"RELAY_TARGETS": TARGETS, "RELAY_SIGNING_SECRET": "s3cret-of-the-relay-01"}
+
+
+@pytest.mark.parametrize(
+    ("env", "subject", "level", "said"),
+    [
+        ({}, "relay", Level.OK, "RELAY_TARGETS"),
+        (RELAYED, "relay to zaps", Level.OK, "hooks.example.com is told of job.*, signed."),
+        (
+            RELAYED | {"RELAY_TARGETS": "http://10.1.2.3/s3cret-path", "RELAY_ALLOW_PRIVATE": "true"},
+            "relay to 10-1-2-3",
+            Level.WARN,
+            "10.1.2.3 is told without TLS",
+        ),
+        (
+            RELAYED | {"RELAY_ALLOW_PRIVATE": "true", "ALLOWED_HOSTS": "mcp.example.com"},
+            "relay",
+            Level.WARN,
+            "RELAY_ALLOW_PRIVATE lets a target reach into your own network",
+        ),
+    ],
+)
+async def test_relay_targets_are_told_by_name_and_host_alone(
+    env: dict[str, str], subject: str, level: Level, said: str
+) -> None:
+    findings = await examine(Settings.from_env(FULL | env), probes())
+    (told,) = [one for one in findings if one.subject.startswith(subject) and (one.subject == subject or "10" in said)]
+    assert (told.level, said in told.sentence) == (level, True), told
+    assert "s3cret" not in repr(findings)
+
+
+async def test_private_targets_of_a_server_that_only_this_machine_asks_are_no_worry() -> None:
+    findings = await examine(Settings.from_env(FULL | RELAYED | {"RELAY_ALLOW_PRIVATE": "true"}), probes())
+    assert {one.level for one in findings if "relay" in one.subject} == {Level.OK}
 
 
 async def test_accounts_are_told_apart() -> None:
@@ -174,8 +356,10 @@ async def test_a_weaker_promise_is_told_as_what_it_is(env: dict[str, str], said:
 
 
 async def test_no_finding_holds_a_secret() -> None:
-    told = repr(await examine(Settings.from_env(FULL), probes(StoreAway("x"), key=UpstreamTimeout("x"))))
-    assert not [secret for secret in Settings.from_env(FULL).secret_values() if secret in told]
+    settings = Settings.from_env(FULL | POSTGRES | RELAYED)
+    for asked in (probes(), probes(StoreAway("x"), key=UpstreamTimeout("x"), events=EventsAway("x"))):
+        told = repr(await examine(settings, asked))
+        assert not [secret for secret in settings.secret_values() if secret in told]
 
 
 @pytest.mark.parametrize(

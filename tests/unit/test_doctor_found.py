@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobnimbus_mcp.doctor import Level, Probes, StoreFacts, examine
+from jobnimbus_mcp.doctor import BackgroundFacts, EventFacts, Level, Probes, StoreFacts, examine
+from jobnimbus_mcp.events.watermark import Loss
 from jobnimbus_mcp.settings import Settings
 
 
@@ -25,6 +26,19 @@ async def test_the_way_to_the_store_is_told(facts: StoreFacts, said: str) -> Non
     async def never(_instance: str) -> None:
         return None
 
-    probes = Probes(store=store, check_key=never, digest=lambda _instance: "0a" * 16, last_webhook_age_s=never)
+    async def no_events(_instance: str) -> EventFacts:
+        return EventFacts(durable=True, lags=None)
+
+    async def nothing(_instance: str) -> BackgroundFacts:
+        return BackgroundFacts(now=0.0, polled_at=None, swept_at=None, loss=Loss(0, 0))
+
+    probes = Probes(
+        store=store,
+        check_key=never,
+        digest=lambda _instance: "0a" * 16,
+        last_webhook_age_s=never,
+        events=no_events,
+        background=nothing,
+    )
     findings = await examine(Settings.from_env({"REDIS_URL": "redis://cache"}), probes)
     assert [one.level for one in findings if said in one.sentence] == [Level.OK]
