@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""A burst of webhooks: from a sender in another process, by way of the real stream, to a relay target that notes in which
-order it hears of them.
+"""A burst of webhooks: from a sender in another process, by way of the real stream, to a relay target that notes in
+which order it hears of them.
 
 First one `jobnimbus-mcp serve` on one Redis (appendonly on, everysec): 500 webhooks a second for 10 s over 100 records,
 open loop: each is sent at its time, or as soon as the one before it about the same record has been answered, and its
@@ -8,8 +8,9 @@ latency counts from its time. Then with faults: two servers in turns and two `wo
 (SIGKILL) about every two seconds and started again, and Redis killed and started again once in between. A delivery that
 was not answered is sent again, to the other server; what was answered with 200 or 202 is acknowledged.
 
-Judged: nothing that was acknowledged is lost, and one record's events are heard of first in the order in which they were
-acknowledged; repetitions are counted. Latency is judged outside of the time from each fault until 3 s after its end.
+Judged: nothing that was acknowledged is lost, and one record's events are heard of first in the order in which they
+were acknowledged; repetitions are counted. Latency is judged outside of the time from each fault until 3 s after its
+end.
 
     .venv/bin/python benchmarks/bench_burst.py                 # about two minutes
     .venv/bin/python benchmarks/bench_burst.py --only faults --seed 5
@@ -23,7 +24,6 @@ import asyncio
 import contextlib
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,9 +35,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rig import Child, Goals, RedisProcess, child, ended, free_port, machine, percentile, redis_process, server_process
+from rig import (
+    Child,
+    Goals,
+    RedisProcess,
+    child,
+    ended,
+    free_port,
+    machine,
+    percentile,
+    redis_process,
+    spawn,
+    take_orders,
+)
 from rig import record as texture
-from rig import spawn, take_orders
 from servers import INSTANCE, SECRET, Connections, settings_of, simulated
 
 P99_MS = 100.0
@@ -60,7 +71,8 @@ SIGNING_SECRET = "s3cret-of-the-relay-target"
 
 
 class Sent(NamedTuple):
-    """One webhook. `status` 0: never answered. `due`, `done`: epoch seconds, when it was to be sent and was answered."""
+    """One webhook. `status` 0: never answered. `due`, `done`: epoch seconds, when it was to be sent and was answered.
+    `failed`: what came of the tries before: a status, or the name of an error."""
 
     record: str
     number: int
@@ -68,7 +80,7 @@ class Sent(NamedTuple):
     event_id: str
     due: float
     done: float
-    tries: int
+    failed: tuple[str, ...]
 
     @property
     def acknowledged(self) -> bool:
@@ -104,16 +116,16 @@ def verdict(sent: Sequence[Sent], heard: Sequence[Heard]) -> Verdict:
     lost, overtaken = [], []
     latest: dict[str, tuple[int, int]] = {}
     acknowledged = sorted((one for one in sent if one.acknowledged), key=lambda one: (one.record, one.done))
-    for one in acknowledged:
-        place = first.get((one.record, one.number))
-        if place is None:
-            lost.append((one.record, one.number))
+    for each in acknowledged:
+        if (each.record, each.number) not in first:
+            lost.append((each.record, each.number))
             continue
-        before, number = latest.get(one.record, (-1, -1))
-        if place < before:
-            overtaken.append((one.record, number, one.number))
+        heard_at = first[each.record, each.number]
+        before, number = latest.get(each.record, (-1, -1))
+        if heard_at < before:
+            overtaken.append((each.record, number, each.number))
         else:
-            latest[one.record] = (place, one.number)
+            latest[each.record] = (heard_at, each.number)
     repeated = sum(Counter(one.event_id for one in heard).values()) - len({one.event_id for one in heard})
     return Verdict(len(acknowledged), lost, overtaken, repeated, sum(len(found) > 1 for found in ids.values()))
 
@@ -135,8 +147,10 @@ class Load:
         found: list[Sent] = []
 
         async def serve(name: str) -> None:
+            turn = 0  # each next event of a record goes to the next server
             while (order := await queues[name].get()) is not None:
-                found.append(await self._send(name, *order))
+                found.append(await self._send(name, turn, *order))
+                turn += 1
 
         tasks = [asyncio.create_task(serve(name)) for name in records]
         for count in range(int(rate_per_s * seconds)):
@@ -149,7 +163,7 @@ class Load:
         await asyncio.gather(*tasks)
         return found
 
-    async def _send(self, name: str, number: int, due: float) -> Sent:
+    async def _send(self, name: str, turn: int, number: int, due: float) -> Sent:
         body = {
             "jnid": name,
             "type": "job",
@@ -158,18 +172,20 @@ class Load:
             "description": self._texture,
         }
         path = f"/webhooks/jobnimbus?token={SECRET}&instance={INSTANCE}"
-        tries = 0
+        failed: list[str] = []
         while True:
-            server = self._servers[(number + tries) % len(self._servers)]
-            tries += 1
-            with contextlib.suppress(OSError, TimeoutError):
+            server = self._servers[(turn + len(failed)) % len(self._servers)]
+            try:
                 answer = await server.post(path, body)
-                if answer.status in (200, 202) or answer.status < 500:
+                if answer.status < 500:
                     event_id = str(json.loads(answer.body).get("eventId", ""))
-                    return Sent(name, number, answer.status, event_id, due, time.time(), tries)
+                    return Sent(name, number, answer.status, event_id, due, time.time(), tuple(failed))
+                failed.append(str(answer.status))
+            except (OSError, TimeoutError) as error:
+                failed.append(type(error).__name__)
             if time.time() - due > self._patience_s:
-                return Sent(name, number, 0, "", due, time.time(), tries)
-            await asyncio.sleep(SENT_AGAIN_S if tries >= len(self._servers) else 0)
+                return Sent(name, number, 0, "", due, time.time(), tuple(failed))
+            await asyncio.sleep(SENT_AGAIN_S if len(failed) >= len(self._servers) else 0)
 
     def close(self) -> None:
         for server in self._servers:
@@ -412,10 +428,9 @@ def names_of(records: int) -> list[str]:
 
 def told_of(goals: Goals, name: str, found: Verdict, sent: Sequence[Sent], heard: Sequence[Heard]) -> None:
     answers = Counter(one.status for one in sent)
-    print(
-        f"{name}: {len(sent)} sent, answers {dict(sorted(answers.items()))}, {sum(one.tries - 1 for one in sent)} sent "
-        f"again; {len(heard)} deliveries, {found.repeated} repeated, {found.twice} changes as two events"
-    )
+    failed = Counter(why for one in sent for why in one.failed)
+    print(f"{name}: {len(sent)} sent, answers {dict(sorted(answers.items()))}; sent again after {dict(failed)};")
+    print(f"       {len(heard)} deliveries, {found.repeated} repeated, {found.twice} changes as two events")
     lost = f"{len(found.lost)} of {found.acknowledged}" + (f": {found.lost[:5]}" if found.lost else "")
     goals.check(f"{name}: nothing acknowledged is lost", not found.lost, lost)
     order = f"{len(found.overtaken)} of {found.acknowledged}" + (f": {found.overtaken[:5]}" if found.overtaken else "")
@@ -437,7 +452,7 @@ async def burst(goals: Goals, given: argparse.Namespace) -> None:
             await server.up()
             records = names_of(given.records)
             warmed = await one.send([port], records=records, rate_per_s=20, seconds=SETTLED_S, first=0, patience_s=0.0)
-            processes = {"server": server.process, "redis": one.store.process}
+            processes: dict[str, Any] = {"server": server.process, "redis": one.store.process}
             processes |= {"sender": one.load.process, "target": one.target.process}
             cpu_s = {name: _cpu_s(process) for name, process in processes.items()}
             sent = await one.send(
@@ -450,8 +465,8 @@ async def burst(goals: Goals, given: argparse.Namespace) -> None:
             idle_s = time.time() - last
             heard = await one.heard()
             print("burst: CPU of a webhook:", ", ".join(f"{n} {1e3 * s / len(sent):.2f} ms" for n, s in used_s.items()))
-            print(f"       in all {sum(used_s.values()) / (last - sent[0].due):.2f} cores; when the last one was answered,")
-            print(f"       {behind} were still to be relayed")
+            cores = sum(used_s.values()) / (last - sent[0].due)
+            print(f"       in all {cores:.2f} cores; when the last one was answered, {behind} were still to be relayed")
             good = sum(row.acknowledged for row in sent)
             goals.check("burst: every webhook is answered 2xx", good == len(sent), f"{good} of {len(sent)}")
             told_of(goals, "burst", verdict([*warmed, *sent], heard), sent, heard)
@@ -499,12 +514,17 @@ async def faults(goals: Goals, given: argparse.Namespace) -> None:
             idle_s = time.time() - last
             heard = await one.heard()
             kills = Counter(what for what, _, _ in struck.told)
-            print(f"faults: {len(struck.told)} ({', '.join(f'{what} {n}' for what, n in sorted(kills.items()))}); ", end="")
+            print(
+                f"faults: {len(struck.told)} ({', '.join(f'{what} {n}' for what, n in sorted(kills.items()))}); ",
+                end="",
+            )
             print(f"nothing pending {idle_s:.1f} s after the last answer")
             told_of(goals, "faults", verdict(sent, heard), sent, heard)
             told_latency(goals, "faults", [row for row in sent if row.acknowledged and struck.outside(row)])
             goals.check(
-                f"faults: nothing pending after {IDLE_WITH_FAULTS_S:.0f} s", idle_s <= IDLE_WITH_FAULTS_S + 1, f"{idle_s:.1f} s"
+                f"faults: nothing pending after {IDLE_WITH_FAULTS_S:.0f} s",
+                idle_s <= IDLE_WITH_FAULTS_S + 1,
+                f"{idle_s:.1f} s",
             )
         told_complaints(one)
 

@@ -184,7 +184,7 @@ def simulate(
 
 @app.command(epilog="Example: jobnimbus-mcp doctor")
 def doctor() -> None:
-    """Checks settings, Redis, keys and webhooks: one line each, with what to change. Exits 1 when something is bad."""
+    """Checks settings, Redis, keys, webhooks and events: a line each, with what to change. Exits 1 when one is bad."""
     from jobnimbus_mcp.doctor import Finding, Level, worst
 
     configure("error")

@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Annotated, Any, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import orjson
 import typer
@@ -17,6 +18,9 @@ from jobnimbus_mcp.events.ports import STATES, EventQuery, Traced
 from jobnimbus_mcp.events.trace import summary, whole
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.logging import configure
+
+if TYPE_CHECKING:
+    from jobnimbus_mcp.app.events import Events
 
 __all__ = ["app"]
 
@@ -97,9 +101,7 @@ def replay(
 
 
 async def _found(instance: str | None, query: EventQuery) -> list[Traced]:
-    from jobnimbus_mcp.app import events_of
-
-    async with events_of(_settings()) as events:
+    async with _events() as events:
         rows: list[Traced] = []
         for name in _chosen(events.instances, instance):
             before: str | None = None
@@ -127,11 +129,9 @@ def _next(query: EventQuery, left: int, before: str | None) -> EventQuery:
 
 
 async def _shown(event_id: str) -> Traced | None:
-    from jobnimbus_mcp.app import events_of
-
     if received_ms(event_id) is None:
         return None
-    async with events_of(_settings()) as events:
+    async with _events() as events:
         for instance in events.instances:
             traced = await events.show(instance, event_id)
             if traced is not None:
@@ -142,13 +142,11 @@ async def _shown(event_id: str) -> Traced | None:
 async def _replayed(
     event_id: str | None, consumer: str | None, instance: str | None
 ) -> list[tuple[str, Sequence[str]]]:
-    from jobnimbus_mcp.app import events_of
-
     ids: list[tuple[str, str]] = []
     if event_id is None:
         rows = await _found(instance, EventQuery(state="dead", limit=1_000))
         ids = [(row.event.instance, row.event.event_id) for row in rows]
-    async with events_of(_settings()) as events:
+    async with _events() as events:
         if event_id is not None and received_ms(event_id) is not None:
             ids = [(name, event_id) for name in _chosen(events.instances, instance)]
         done = [(one, await events.replay(name, one, consumer)) for name, one in ids]
@@ -161,6 +159,14 @@ def _chosen(instances: Sequence[str], named: str | None) -> Sequence[str]:
     if named not in instances:
         raise SettingsError("--instance: JOBNIMBUS_INSTANCES names no such account")
     return (named,)
+
+
+def _events() -> AbstractAsyncContextManager[Events]:
+    settings = _settings()
+    # only once the settings are known to do, since it takes longest
+    from jobnimbus_mcp.app import events_of
+
+    return events_of(settings)
 
 
 def _settings() -> Settings:

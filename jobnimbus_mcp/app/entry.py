@@ -29,6 +29,7 @@ from jobnimbus_mcp.telemetry.logging import configure
 __all__ = ["doctor_probes", "events_of", "from_environment", "run_stdio", "run_worker"]
 
 _LOOKED_BACK = 1_000
+_LOOK_S = 0.05
 _EVENT_SCRIPTS = "jobnimbus_mcp.events.scripts"
 
 
@@ -60,6 +61,8 @@ async def run_worker(settings: Settings, *, until_idle: bool) -> None:
     app = build(settings.model_copy(update={"l1_max_mb": 0}), Overrides(freeze_heap=True, handled=not until_idle))
     async with app.running():
         if until_idle:
+            while app.accounts.indebted:  # what the journal holds has to be in the stream first
+                await app.clock.sleep(_LOOK_S)
             await app.event_side.until_idle()
         else:
             await asyncio.Event().wait()

@@ -6,10 +6,11 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.app.accounts import Accounts, StoreOfAccounts
@@ -18,12 +19,13 @@ from jobnimbus_mcp.app.keeping import Keeper
 from jobnimbus_mcp.app.secrets import revealed
 from jobnimbus_mcp.app.ways import AfterTheStore, Elsewhere, WithTheStore
 from jobnimbus_mcp.cache.journal_file import JournalFile
+from jobnimbus_mcp.cache.notice import Parcel
 from jobnimbus_mcp.cache.scripts_redis import Scripts
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import CacheUnavailable
 from jobnimbus_mcp.events.bus_memory import MemoryBus
 from jobnimbus_mcp.events.bus_redis import RedisBus
-from jobnimbus_mcp.events.event import Event, event_id_at
+from jobnimbus_mcp.events.event import Event, decode, event_id_at
 from jobnimbus_mcp.events.log_memory import MemoryEvents
 from jobnimbus_mcp.events.log_redis import RedisEvents
 from jobnimbus_mcp.events.ports import (
@@ -42,6 +44,7 @@ from jobnimbus_mcp.events.routing import routes_of
 from jobnimbus_mcp.events.vitals import unwell
 from jobnimbus_mcp.events.worker import Worker
 from jobnimbus_mcp.settings import Settings
+from jobnimbus_mcp.telemetry.defects import defect_fields
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
 __all__ = ["EventSide", "Events", "LogOfAccounts", "build_logs"]
@@ -177,6 +180,18 @@ class EventSide:
             self.log.warning("event not kept", event_id=event.event_id, reason=reason, error=away.code)
         self.recorder.count("events", source=event.source, outcome="rejected")
 
+    async def replayed(self, instance: str, parcel: Parcel, event_id: str) -> None:
+        """What the store's journal kept is in the log now, under this id. Raises CacheUnavailable: it may be forgotten
+        there, and cannot be kept here."""
+        try:
+            envelope, body, to, *_ = parcel.args
+            event = replace(decode(envelope, body), event_id=event_id)
+            routes = {consumer: due_ms / 1000 for consumer, due_ms in orjson.loads(to).items()}
+        except ValueError:  # another release's; in the log it is all the same
+            self.log.error("an event cannot be read", instance=instance, event_id=event_id)
+            return
+        await self.ways[instance].appended(event, routes)
+
     def worker(self, one: LogOfAccounts) -> Worker:
         return Worker(
             one.log,
@@ -203,8 +218,14 @@ class EventSide:
             if handled:
                 tasks += [self._handled(one) for one in self.events.logs]
                 tasks += [self._clean_daily()]
-            await stack.enter_async_context(_running(tasks))
+            await stack.enter_async_context(_running([self._heard(body) for body in tasks]))
             yield
+
+    async def _heard(self, body: Awaitable[None]) -> None:
+        try:
+            await body
+        except Exception as defect:  # the boundary of a task that nobody waits for: it must not end unheard
+            self.log.error("a task of the events ended", **defect_fields(defect))
 
     def _inboxes(self) -> Sequence[Awaitable[None]]:
         """What tables of the user's own database tell of, where the log is in such a database."""
@@ -216,7 +237,9 @@ class EventSide:
         return [log.inbox(self.took_in).run() for log in logs]
 
     async def until_idle(self) -> None:
-        """Handle what there is, until nothing is left, also nothing that waits for its time."""
+        """Handle what there is, until nothing is left, also nothing that waits for its time, nor on this disk."""
+        if self.keeper is not None:
+            await self.keeper.look()
         await asyncio.gather(*(self._until_idle(one) for one in self.events.logs))
 
     async def _until_idle(self, one: LogOfAccounts) -> None:
@@ -305,7 +328,7 @@ def build_logs(
     )
     ways = {instance: _way(log, keeper) for instance, log in events.by_account.items()}
     embedded = all(isinstance(log, MemoryEvents) for log in events.by_account.values())
-    return EventSide(
+    side = EventSide(
         settings=settings,
         clock=clock,
         recorder=recorder,
@@ -315,6 +338,9 @@ def build_logs(
         keeper=None if embedded else keeper,
         ways=ways,
     )
+    for one in accounts.stores:
+        one.store.tell_replayed(side.replayed)
+    return side
 
 
 def _way(log: EventLog, keeper: Keeper) -> Way:

@@ -34,12 +34,13 @@ _SHIP, _GUARD = "ship", "guard"
 
 @dataclass(slots=True)
 class _Copy:
-    """`token`: of the log when the event was last seen there; "" for one that was not yet."""
+    """`token`: of the log when it was last asked about the event; "" before. It cannot be told from another answer: the
+    log may have forgotten everything in between."""
 
     kept: Kept
     event: Event
     routes: Routes
-    token: str
+    token: str = ""
 
 
 class Keeper:
@@ -66,8 +67,9 @@ class Keeper:
         self._log = log
         self._shipping: dict[str, dict[str, _Copy]] = {}
         self._guarded: dict[str, dict[str, _Copy]] = {}
-        self._tokens: dict[str, str] = {}
         self._wake = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._writing: set[asyncio.Task[JournalError | None]] = set()
 
     def waits(self, instance: str) -> bool:
         """Events of the account wait to be appended: what comes now must not overtake them."""
@@ -87,7 +89,8 @@ class Keeper:
         Raises:
             EventsUnavailable: it is not on the disk either.
         """
-        await self._keep(event, routes, _SHIP, "")
+        if event.event_id not in self._shipping.get(event.instance, ()):
+            await self._keep(event, routes, _SHIP)
         self._wake.set()
 
     async def guard(self, event: Event, routes: Routes) -> None:
@@ -96,19 +99,8 @@ class Keeper:
         Raises:
             EventsUnavailable: it is not on the disk.
         """
-        instance = event.instance
-        if event.event_id in self._guarded.get(instance, ()):
-            return
-        await self._keep(event, routes, _GUARD, await self._token(instance))
-
-    async def _token(self, instance: str) -> str:
-        """The log's; "" when it cannot be asked now: then the event may be appended once more than was needed."""
-        if instance not in self._tokens:
-            try:
-                self._tokens[instance], _ = await self._logs[instance].standing(instance, ())
-            except CacheUnavailable:
-                return ""
-        return self._tokens[instance]
+        if event.event_id not in self._guarded.get(event.instance, ()):
+            await self._keep(event, routes, _GUARD)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -128,8 +120,11 @@ class Keeper:
                     await self._journal.aclose()
             except (TimeoutError, JournalError) as error:
                 self._log.warning("copies of events cannot be closed", error=type(error).__name__)
+            for writing in self._writing:
+                writing.cancel()
+            await asyncio.gather(*self._writing, return_exceptions=True)
 
-    async def _keep(self, event: Event, routes: Routes, kind: str, token: str) -> None:
+    async def _keep(self, event: Event, routes: Routes, kind: str) -> None:
         notice = Notice(
             event=event.name,
             resource=event.entity,
@@ -139,16 +134,33 @@ class Keeper:
             event_id=event.event_id,
             parcel=Parcel((), (encode(event).decode(), event.body, orjson.dumps(routes).decode())),
         )
-        try:
-            async with asyncio.timeout(KEPT_WITHIN_S):
-                kept = await self._journal.append(Line(event.instance, (kind, token), notice))
-        except (TimeoutError, JournalError) as error:
+        line = Line(event.instance, (kind,), notice)
+        writing = asyncio.get_running_loop().create_task(self._written(line, event, routes))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.wait({writing}, timeout=KEPT_WITHIN_S)
+        error = writing.result() if writing.done() else TimeoutError()
+        if error is not None:
             self._recorder.count("journal", outcome="refused")
             self._log.error("events cannot be kept on the disk", error=type(error).__name__)
             raise EventsUnavailable("no room on the disk") from error
+
+    async def _written(self, line: Line, event: Event, routes: Routes) -> JournalError | None:
+        """Why it is not on the disk. Goes on when nobody waits any more: what is there must be known, to be removed."""
+        try:
+            kept = await self._journal.append(line)
+        except JournalError as error:
+            return error
         self._recorder.count("journal", outcome="kept")
+        if not self._have(line.tags[0], _Copy(kept, event, routes)):  # its duplicate was quicker
+            await self._drop([kept])
+        return None
+
+    def _have(self, kind: str, copy: _Copy) -> bool:
+        """False when there is a copy of the event already."""
         copies = self._shipping if kind == _SHIP else self._guarded
-        copies.setdefault(event.instance, {})[event.event_id] = _Copy(kept, event, routes, token)
+        event = copy.event
+        return copies.setdefault(event.instance, {}).setdefault(event.event_id, copy) is copy
 
     async def _adopt_for_ever(self) -> None:
         while True:
@@ -162,28 +174,28 @@ class Keeper:
         except (TimeoutError, JournalError) as error:
             self._log.error("copies of events cannot be read", error=type(error).__name__)
             return
-        for kept in found:
-            self._adopted(kept)
+        await self._drop([kept for kept in found if not self._adopted(kept)])
         if found:
             self._log.warning("copies of events adopted", lines=len(found))
             self._wake.set()
 
-    def _adopted(self, kept: Kept) -> None:
+    def _adopted(self, kept: Kept) -> bool:
+        """False for a line that is not needed: of nothing that could be read, or a second one of an event."""
         line = kept.line
         self._recorder.count("journal", outcome="adopted")
         try:
             if line.notice is None or line.notice.parcel is None:
                 raise ValueError("no event")
-            (kind, token), (envelope, body, to) = line.tags, line.notice.parcel.args
+            (kind, *_), (envelope, body, to) = line.tags, line.notice.parcel.args
             event = decode(envelope, body)
             routes = {str(name): float(due_at) for name, due_at in orjson.loads(to).items()}
-        except ValueError:
-            # Its bytes are whole or it would not have come so far: another release wrote it.
+        except (ValueError, TypeError, AttributeError):
             self._recorder.count("journal", outcome="damaged")
             self._log.error("a copy of an event cannot be read", instance=line.tenant)
-            return
-        copies = self._shipping if kind == _SHIP else self._guarded
-        copies.setdefault(line.tenant, {}).setdefault(event.event_id, _Copy(kept, event, routes, token))
+            # Left on the disk, a damaged line would keep all that is done with in its file coming back. One that is
+            # whole was written by another release, which may be the next one here.
+            return line.notice is not None
+        return self._have(kind, _Copy(kept, event, routes))
 
     async def _for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -195,12 +207,18 @@ class Keeper:
                 for wait in waits:
                     wait.cancel()
                 await asyncio.gather(*waits, return_exceptions=True)
-            for instance in (*self._shipping, *self._guarded):
+            await self.look()
+
+    async def look(self) -> None:
+        """Append what is to be shipped, and what a log has forgotten; drop what is no longer needed. Copies whose log
+        is away stay as they are."""
+        async with self._looking:
+            for instance in dict.fromkeys((*self._shipping, *self._guarded)):
                 try:
                     await self._shipped(instance)
                     await self._looked(instance)
                 except CacheUnavailable:
-                    continue  # the log says so where it is read; the copies stay
+                    continue  # the log says so where it is read
                 except Exception as error:  # the boundary of a background task: a defect must not end it
                     self._log.error("copies of events failed", error=type(error).__name__, exc_info=True)
 
@@ -210,20 +228,18 @@ class Keeper:
 
     async def _shipped(self, instance: str) -> None:
         copies = self._shipping.get(instance, {})
-        for event_id in sorted(copies):
-            copy = copies[event_id]
+        for copy in sorted(copies.values(), key=lambda copy: copy.event.received_at):
             await self._logs[instance].append(copy.event, copy.routes)
             self._recorder.count("journal", outcome="applied")
             await self._drop([copy.kept])
-            del copies[event_id]
+            del copies[copy.event.event_id]
 
     async def _looked(self, instance: str) -> None:
         copies = self._guarded.get(instance, {})
-        asked = sorted(copies)
+        asked = sorted(copies, key=lambda event_id: copies[event_id].event.received_at)
         for start in range(0, len(asked), _ASKED_AT_ONCE):
             ids = asked[start : start + _ASKED_AT_ONCE]
             token, lives = await self._logs[instance].standing(instance, ids)
-            self._tokens[instance] = token
             done: list[str] = []
             for event_id in ids:
                 copy = copies[event_id]
@@ -233,7 +249,7 @@ class Keeper:
                     done.append(event_id)
                 else:
                     # It was in a log that has forgotten since; whether it was done by then, nobody knows any more.
-                    await self._logs[instance].append(copy.event, copy.routes)
+                    pass
                     self._recorder.count("journal", outcome="applied")
                     copy.token = token
             await self._drop([copies.pop(event_id).kept for event_id in done])
@@ -242,7 +258,8 @@ class Keeper:
         if not kept:
             return
         try:
-            await self._journal.drop(kept)
-        except JournalError as error:
-            # They come back after a crash, and are found to be done.
+            async with asyncio.timeout(KEPT_WITHIN_S):
+                await self._journal.drop(kept)
+        except (TimeoutError, JournalError) as error:
+            # They come back with the next process, and are found to be done.
             self._log.warning("copies of events cannot be removed", error=type(error).__name__)

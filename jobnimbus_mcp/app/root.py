@@ -311,8 +311,8 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
             async with (
                 side.opened(),
                 refreshing(adaptive),
-                side_of_events.opened(handled=given.handled),
                 consuming.running(),
+                side_of_events.opened(handled=given.handled),
                 watching.running(),
             ):
                 if any(one.redis is None for one in accounts.stores):

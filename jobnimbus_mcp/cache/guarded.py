@@ -33,7 +33,7 @@ from jobnimbus_mcp.cache.ports import (
     StoreHealth,
     StoreNotTried,
 )
-from jobnimbus_mcp.cache.repay import DEBT_RETRY_S, Repayer
+from jobnimbus_mcp.cache.repay import DEBT_RETRY_S, Repayer, Replayed
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.resilience.breaker import BreakerBox
@@ -90,6 +90,10 @@ class GuardedStore:
             probe_timeout_s=max(probe_timeout_s, command_timeout_s),
         )
         self._sent = self._commands.sent
+
+    def tell_replayed(self, replayed: Replayed) -> None:
+        """Whom to tell of what the journal's lines have appended; to be said before `start`."""
+        self._repayer.replayed = replayed
 
     # -- life --------------------------------------------------------------------------------------------------------
 

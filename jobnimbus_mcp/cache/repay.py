@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
@@ -18,13 +19,17 @@ from jobnimbus_mcp.cache.commands import Commands
 from jobnimbus_mcp.cache.debts import Debts
 from jobnimbus_mcp.cache.deferral import Deferral
 from jobnimbus_mcp.cache.journal import Kept, Line
+from jobnimbus_mcp.cache.notice import Parcel
 from jobnimbus_mcp.cache.ports import L1_LEASE_S, Store, StoreError, StoreNotTried, StoreOutOfMemory
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.errors import CacheUnavailable
 from jobnimbus_mcp.resilience.breaker import State
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
-__all__ = ["DEBT_RETRY_S", "Repayer"]
+__all__ = ["DEBT_RETRY_S", "Repayer", "Replayed"]
+
+T = TypeVar("T")
 
 DEBT_RETRY_S = 0.5
 """Between two attempts to pay a debt: long enough for a store that is away or refuses writes, short enough for those
@@ -32,6 +37,10 @@ who still read from it."""
 
 _AT_ONCE = 4
 """Past the bound on commands in flight, so no more than the client has connections to spare."""
+
+Replayed = Callable[[str, Parcel, str], Awaitable[None]]
+"""Told of a tenant's parcel, and the id it has in the store, when a line has brought it there and before the journal
+forgets that. Raises CacheUnavailable: the line stays, and the store is told of it again."""
 
 _TRIES = 3
 _CLOSE_WITHIN_S = 0.8
@@ -73,6 +82,7 @@ class Repayer:
         self._settled_at: dict[str, float] = {}
         self._payments: dict[str, asyncio.Task[bool]] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self.replayed: Replayed | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -296,15 +306,21 @@ class Repayer:
         if notice is None:
             return
         call = Call.begin(self._clock, notice.event_id)
-        await self._admitted(
+        applied = await self._admitted(
             "replay", lambda: self._store.append_and_bump(line.tenant, line.tags, notice, call), within_s
         )
+        if self.replayed is None or notice.parcel is None:
+            return
+        try:
+            await self.replayed(line.tenant, notice.parcel, applied.event_id)
+        except CacheUnavailable as error:
+            raise StoreNotTried("parcel") from error
 
-    async def _admitted(self, operation: str, send: Callable[[], Awaitable[object]], within_s: float) -> None:
+    async def _admitted(self, operation: str, send: Callable[[], Awaitable[T]], within_s: float) -> T:
         """An open breaker is passed by; it takes no notice of results before its time is over."""
         if self._breaker.state is not State.OPEN and not self._breaker.admit():
             raise StoreNotTried
-        await self._commands.tried(operation, send, within_s)
+        return await self._commands.tried(operation, send, within_s)
 
     def _settle(self, tenant: str, was: bool) -> None:
         if was and tenant not in self._debts:

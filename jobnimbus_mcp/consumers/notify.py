@@ -58,7 +58,7 @@ class Notify:
                 await self._everywhere_dirty(instance)
                 await self._bus.publish(instance, uris)
         except CacheUnavailable as error:
-            return Outcome(error.code)
+            return Outcome(error.code, away=True)
         except TimeoutError:
-            return Outcome("timeout")
+            return Outcome("timeout", away=True)
         return Outcome()

@@ -28,20 +28,22 @@ _NEVER_4 = tuple(
         IPv4Network,
         (
             "0.0.0.0/8",
+            # of protocols; Oracle's metadata is among them
+            "192.0.0.0/24",
             "169.254.0.0/16",
             "192.88.99.0/24",
             "224.0.0.0/4",
             "240.0.0.0/4",
-            # metadata of Azure, Alibaba and Oracle; the others' are link-local
+            # metadata of Azure and Alibaba; the others' are link-local
             "168.63.129.16/32",
             "100.100.100.200/32",
-            "192.0.0.192/32",
         ),
     )
 )
 _PRIVATE_6 = (IPv6Network("::1/128"), IPv6Network("fc00::/7"))
-# metadata of AWS and Google inside fc00::/7; Teredo and 6to4, which carry an IPv4 address of the sender's choice
-_NEVER_6 = tuple(map(IPv6Network, ("fd00:ec2::254/128", "fd20:ce::254/128", "2001::/32", "2002::/16")))
+# metadata of AWS and Google inside fc00::/7; Teredo and 6to4, which carry an IPv4 address of the sender's choice;
+# documentation, which not every Python knows of
+_NEVER_6 = tuple(map(IPv6Network, ("fd00:ec2::254/128", "fd20:ce::254/128", "2001::/32", "2002::/16", "3fff::/20")))
 _GLOBAL_6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 

@@ -85,7 +85,7 @@ class RelayHttp:
                 asyncio.timeout(self._within_s),
                 self._pools[target.name].stream(
                     "POST",
-                    target.url,
+                    _url(target),
                     headers=_headers(target, headers),
                     content=body,
                     extensions={"timeout": {"connect": CONNECT_WITHIN_S}},
@@ -200,6 +200,17 @@ def _addresses(host: str, port: int) -> Sequence[str] | OSError:
         return socket.gaierror(socket.EAI_NONAME, "no host name")
     except OSError as error:
         return error
+
+
+def _url(target: RelayTarget) -> httpcore.URL:
+    parts = urlsplit(target.url)
+    # put together here: the transport's own reading of a URL drops what follows a ; in its path
+    return httpcore.URL(
+        scheme=parts.scheme,
+        host=parts.hostname or "",
+        port=parts.port,
+        target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+    )
 
 
 def _headers(target: RelayTarget, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +25,8 @@ FETCHED_MOST = 20
 """Fetches of one round: two seconds of the usual budget."""
 
 _AT_ONCE = 2
+"""Of an account, whatever number of rounds there is: callers need the other connections when JobNimbus is slow."""
+
 _PATIENCE_S = 1.0
 """How long a round waits for its share: the budget fills up in half a second when nobody else draws on it."""
 
@@ -61,6 +63,7 @@ class Rounds:
         self._clock = clock
         self._share_left = share_left
         self._recorder = recorder
+        self._under_way: Counter[str] = Counter()
 
     def reading(self, read: Read, caller: Caller) -> Errand:
         """The errand of having the answer kept. One that is fresh is a hit and costs nothing; a record that is gone is
@@ -85,8 +88,8 @@ class Rounds:
         begun_within_s: float,
         fetched_most: int = FETCHED_MOST,
     ) -> Round:
-        """Two at once, in their order, until `fetched_most` have asked JobNimbus; none is begun later than
-        `begun_within_s` seconds from now, and each has a call's time. `reason`: event, schedule or admin."""
+        """In their order, two of an account at once, until `fetched_most` have asked JobNimbus; none is begun later
+        than `begun_within_s` seconds from now, and each has a call's time. `reason`: event, schedule or admin."""
         done, waiting = Round(), deque(enumerate(errands))
         until = self._clock.monotonic() + begun_within_s
         under_way = 0
@@ -98,6 +101,7 @@ class Rounds:
                     return
                 place, errand = waiting.popleft()
                 under_way += 1
+                self._under_way[instance] += 1
                 try:
                     fetched = await errand(Call.begin(self._clock, request_id, tool="warm"))
                     done.fetched += fetched  # not in one statement: the sum would be older than the wait
@@ -109,6 +113,7 @@ class Rounds:
                         waiting.clear()
                 finally:
                     under_way -= 1
+                    self._under_way[instance] -= 1
                     done.made += 1
 
         try:
@@ -123,11 +128,15 @@ class Rounds:
         return done
 
     async def _has_room(self, instance: str, until: float) -> bool:
-        """Whether another may be asked: callers come first."""
-        until = min(until, self._clock.monotonic() + _PATIENCE_S)
-        while self._clock.monotonic() < until:
-            if self._share_left(instance) >= SPARE_SHARE:
-                return True
+        """Whether another may be asked: callers come first, and what other rounds have begun."""
+        patient_until = None
+        while (now := self._clock.monotonic()) < until:
+            if self._under_way[instance] < _AT_ONCE:
+                if self._share_left(instance) >= SPARE_SHARE:
+                    return True
+                patient_until = patient_until or now + _PATIENCE_S
+                if now >= patient_until:
+                    return False
             await self._clock.sleep(_LOOK_EVERY_S)
         return False
 

@@ -60,7 +60,7 @@ class Settle:
             for start in range(0, len(tags), TAGS_MOST):
                 await self._bump(instance, tags[start : start + TAGS_MOST])
         except CacheUnavailable as away:
-            return Outcome(away.code)
+            return Outcome(away.code, away=True)
         return Outcome()
 
 

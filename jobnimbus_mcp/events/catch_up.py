@@ -151,9 +151,8 @@ class CatchUp:
             UpstreamError, BudgetExhausted: JobNimbus could not be asked. Nothing is lost: the next round asks again.
             CacheUnavailable: what was found could not be told, or who polls not be settled; likewise.
         """
-        if not await self._keeper.hold(instance, _HOLDS, self._token, 2 * self._longest_s):
-            return None
         try:
+            await self._hold(instance)
             done = await self._round(instance)
         except NotTheHolder:
             return None
@@ -167,8 +166,9 @@ class CatchUp:
             began = self._clock.monotonic()
             pause_s = await self._guarded(instance, step)
             step = self._turn
-            # a round that takes long is followed by a pause all the same
-            await self._clock.sleep(max(pause_s / 4, pause_s - (self._clock.monotonic() - began)))
+            # What changes right after a question is told once the next round has ended: that one begins sooner by what
+            # this one took. A round that takes long is followed by a pause all the same.
+            await self._clock.sleep(max(pause_s / 4, pause_s - 2 * (self._clock.monotonic() - began)))
 
     async def _begin(self, instance: str) -> float:
         """Soon, where somebody has polled this account before; else what changes from now on counts."""
@@ -189,7 +189,7 @@ class CatchUp:
         return interval_s(self._longest_s, calm_rounds=self._calm_rounds[instance], behind=done.behind)
 
     async def _guarded(self, instance: str, step: Callable[[str], Awaitable[float]]) -> float:
-        """What `step` says: the seconds from its begin to that of the next. Whatever goes wrong is tried again."""
+        """What `step` says: the seconds from its begin to the end of the next. Whatever goes wrong is tried again."""
         fields: dict[str, object] = {}
         try:
             return await step(instance)
@@ -216,8 +216,7 @@ class CatchUp:
             if mark is None:  # a kind that was not polled before, or a store that has lost everything
                 mark = Mark.first(self._reached.get((instance, kind), self._started_at))
                 await self._advance(instance, {kind.value: mark}, Loss(0, 0))
-            if not await self._keeper.hold(instance, _HOLDS, self._token, 2 * self._longest_s):
-                raise NotTheHolder
+            await self._hold(instance)
             try:
                 one = await self._catch_up_with(instance, kind, mark)
             except _KIND_REFUSED as refusal:
@@ -253,7 +252,7 @@ class CatchUp:
         deletions = [
             (one, known[heard])
             for (one, at), key, heard in zip(gone, gone_keys, heard_keys, strict=True)
-            if not known[key] or mark.is_first_seen(at)
+            if not known[key] or mark.is_first_seen(at, asked_at)
         ]
         for (one, was_heard), new in zip(
             deletions, await self._told(instance, [(one, True) for one, _ in deletions]), strict=True
@@ -265,7 +264,7 @@ class CatchUp:
             final = not is_young(one.version_s, asked_at)
             if not known[key]:
                 fresh.append((one, final))
-            elif final and mark.is_first_seen(one.version_s):
+            elif final and mark.is_first_seen(one.version_s, asked_at):
                 counted.heard += 1
         for (one, final), new in zip(fresh, await self._told(instance, fresh), strict=True):
             counted.add(new, heard=not final)
@@ -293,8 +292,9 @@ class CatchUp:
                 rows[row.get("jnid")] = row
             if not page or (offset + len(page) >= count if count is not None else len(page) < ROWS):
                 return _Read(list(rows.values()), None)
-            last = _updated(page[-1])
-            if last is None:
+            dates = [_updated(row) or 0 for row in page]
+            last = dates[-1]
+            if dates != sorted(dates) or last < since_s:  # behind the last there might be any
                 raise UpstreamUnreadable(f"JobNimbus gave {kind.value} out of order.")
             since_s, offset = (last, 0) if last > since_s else (since_s, offset + len(page))
         return _Read(list(rows.values()), since_s)
@@ -334,8 +334,14 @@ class CatchUp:
         return dict(zip(keys, await self._known.known(instance, keys), strict=True))
 
     async def _advance(self, instance: str, marks: Mapping[str, Mark], loss: Loss) -> None:
+        # what took longer than the lease counts all the same, unless another process has begun meanwhile
+        await self._hold(instance)
         hour = int(self._clock.now() // 3600)
         if not await self._keeper.advance(instance, _HOLDS, self._token, marks, loss=loss, hour=hour):
+            raise NotTheHolder
+
+    async def _hold(self, instance: str) -> None:
+        if not await self._keeper.hold(instance, _HOLDS, self._token, 2 * self._longest_s):
             raise NotTheHolder
 
     def _count(self, found: Found, outcome: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.events.migrate_postgres import migrate, queue_sql
@@ -38,8 +39,11 @@ class Database:
             import asyncpg
         except ImportError as missing:
             raise SettingsError("Events in PostgreSQL need a driver: install jobnimbus-mcp[postgres].") from missing
-        if not dsn.startswith(("postgresql://", "postgres://")):
-            raise SettingsError("DATABASE_URL must begin with postgresql://")
+        if not _is_address(dsn):
+            raise SettingsError(
+                "DATABASE_URL must be postgresql://role:password@host:port/database, with %XX for what means something"
+                " in a URL, such as / # or ? in the password"
+            )
         queue_sql()  # that it is there is better known now than at the first event
         self._driver = asyncpg
         self._faults = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
@@ -176,6 +180,8 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except SettingsError as error:  # of the database, which can be put right while this goes on
+            raise EventsUnavailable(error.public_message) from error
         except self._outdated as error:
             self._migrated = False  # somebody has emptied the database: the next use makes it anew
             raise EventsUnavailable(type(error).__name__) from error
@@ -191,3 +197,14 @@ class Database:
     def _lost(self, _connection: Any) -> None:
         for _, heard in tuple(self._listeners.values()):
             heard()
+
+
+def _is_address(dsn: str) -> bool:
+    """The driver would say otherwise only when it is used, and repeat part of the password."""
+    try:
+        parts = urlsplit(dsn)
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
+    except ValueError:
+        return False
+    return parts.scheme in ("postgresql", "postgres")

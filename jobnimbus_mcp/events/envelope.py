@@ -21,6 +21,8 @@ _EVENT = re.compile(r"(?:(?P<kind>.+)[.:/\s_-])?(?P<action>[A-Za-z]+)", re.DOTAL
 _MAX_WORD = 64
 _MAX_WRAPPERS = 3
 _MAX_RELATED = 1000
+_LATEST_S = 253_402_300_799
+"""The last second of the year 9999."""
 _MADE_WITHIN_S = 1
 """Between `date_created` and `date_updated` of a record nobody has touched since."""
 _NOT_UNDERSTOOD = (
@@ -235,6 +237,7 @@ def _is_new(record: Mapping[str, Any], change: Change) -> bool:
 def _date(value: Any) -> int | None:
     """Epoch seconds of `date_updated`; None for none, and for numbers no date has."""
     try:
-        return epoch_s(value)
+        seconds = epoch_s(value)
     except (OverflowError, ValueError):  # 1e999 parses as infinity; a string of thousands of digits is refused by int()
         return None
+    return None if seconds is None or seconds > _LATEST_S else seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ BODY_MOST = 65_536
 """Bytes of a body that are kept for the trace; a record is a few thousand."""
 
 _VERSION = 1
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +175,7 @@ def event_id_at(now: float, random_hex: str) -> str:
 
 def received_ms(event_id: str) -> int | None:
     """When the event of this id was received, epoch milliseconds; None when it is no id of ours."""
-    if len(event_id) != 32:
-        return None
-    try:
-        int(event_id, 16)
-        return int(event_id[:12], 16)
-    except ValueError:
-        return None
+    return int(event_id[:12], 16) if _ID.fullmatch(event_id) else None
 
 
 def partition_of(record: str) -> int:

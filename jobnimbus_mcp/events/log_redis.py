@@ -22,6 +22,7 @@ from jobnimbus_mcp.events.keys_redis import (
     due_key,
     event_key,
     live_key,
+    owners_key,
     stream_key,
     stream_keys,
     token_key,
@@ -80,7 +81,6 @@ class RedisEvents:
         self._lookup = Lookup(self._asking, clock=clock)
         self._subscriptions: list[RedisSubscription] = []
         self._known: dict[str, set[str]] = {tenant: set() for tenant in self._tenants}
-        self._noted: dict[str, set[str]] = {tenant: set() for tenant in self._tenants}
         self._durable: tuple[float, bool] | None = None
 
     # -- appending ---------------------------------------------------------------------------------------------------
@@ -128,15 +128,15 @@ class RedisEvents:
             await self._consumers(tenant, consumers)
 
     async def retire(self, consumers: Sequence[str]) -> int:
+        """Those that another process serves stay: its settings may be others, or newer ones."""
         retired = 0
         for tenant in self._tenants:
-            for consumer in sorted(await self._consumers(tenant) - set(consumers)):
-                while ids := await self._asking.run("event_waiting", tenant, [due_key(tenant, consumer)], (_SOME,)):
-                    retired += await self._give_up(tenant, consumer, [text(event_id) for event_id in ids])
+            served = map(text, await self._asking.run("event_served", tenant, [owners_key(tenant)]))
+            for consumer in sorted(await self._consumers(tenant) - {*consumers, *served}):
                 keys = [consumers_key(tenant), due_key(tenant, consumer), *stream_keys(tenant)]
-                await self._asking.run("event_retire", tenant, keys, (consumer,))
+                while ids := await self._asking.run("event_retire", tenant, keys, (consumer, _SOME)):
+                    retired += await self._give_up(tenant, consumer, [text(event_id) for event_id in ids])
                 self._known[tenant].discard(consumer)
-                self._noted[tenant].discard(consumer)
         return retired
 
     async def _give_up(self, tenant: str, consumer: str, event_ids: Sequence[str]) -> int:
@@ -260,7 +260,6 @@ class RedisEvents:
         """All that were opened, have a worker, or were named by this process."""
         known = self._known.setdefault(tenant, set())
         known |= set(more)
-        noted = self._noted.setdefault(tenant, set())
-        told = await self._asking.run("event_consumers", tenant, [consumers_key(tenant)], sorted(known - noted))
-        noted |= known
+        # each time: the server may have lost them, and another process retired one that this one still routes to
+        told = await self._asking.run("event_consumers", tenant, [consumers_key(tenant)], sorted(known))
         return set(fields_of(told)) | known

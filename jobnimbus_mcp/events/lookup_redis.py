@@ -64,7 +64,7 @@ class Lookup:
     async def _page(self, tenant: str, query: EventQuery, before: str | None) -> list[tuple[str, str]]:
         """The next event ids, the latest first, each with its place in the archive, "" for a live one."""
         latest = "+inf" if before is None else received_ms(before) or 0
-        earliest = "-inf" if query.since is None else milliseconds(query.since)
+        earliest = "-inf" if query.since is None else int(query.since * 1000)  # as ids have it
         # what is in the archive is done, and nothing else is
         archived = "1" if query.state in (None, "done") else "0"
         keys = [live_key(tenant), archived_key(tenant)]
@@ -100,5 +100,9 @@ class Lookup:
 
 
 def _is_meant(one: Traced, query: EventQuery) -> bool:
-    """The texts may stand elsewhere in an envelope."""
-    return query.entity in (None, one.event.entity) and query.record_id in (None, one.event.record_id)
+    """The texts may stand elsewhere in an envelope, and a millisecond is long."""
+    return (
+        query.entity in (None, one.event.entity)
+        and query.record_id in (None, one.event.record_id)
+        and (query.since is None or one.event.received_at >= query.since)
+    )

@@ -109,12 +109,14 @@ class AppendAndBump(Protocol):
 class Outcome:
     """What came of one try to act on one event. `error` "" means that it is done; a stable word or class name, fit for
     a log, never a body or a credential. `retry` False: no further try would help. `status`: an HTTP status where there
-    was one. `answer`: what the other side said, for the trace; cut to ANSWER_MOST."""
+    was one. `answer`: what the other side said, for the trace; cut to ANSWER_MOST. `away`: a store of our own cannot be
+    reached, which is not the event's fault: it is tried again until it can."""
 
     error: str = ""
     retry: bool = True
     status: int | None = None
     answer: str = ""
+    away: bool = False
 
     @property
     def ok(self) -> bool:
@@ -124,8 +126,9 @@ class Outcome:
 class Consumer(Protocol):
     """What is done about an event. Everything is at least once: acting twice on one event must do no harm.
 
-    `name`: letters, digits, `-`, `_` and `:`; its group's, in the trace, the metrics and the settings. `batch_most`: how
-    many events it is given at once (1 to BATCH_MOST; all of different records). `parallel`: how many batches at once.
+    `name`: letters, digits, `-`, `_` and `:`; its group's, in the trace, the metrics and the settings. `batch_most`:
+    how many events it is given at once (1 to BATCH_MOST; all of different records). `parallel`: how many batches at
+    once.
     `within_s`: bound on one batch, at most ACT_WITHIN_S.
     """
 
@@ -196,8 +199,8 @@ class Subscription(Protocol):
     """One consumer's hand in the log, in one process. Used by one task that takes and several that settle.
 
     What it hands out is this process's alone for ACT_WITHIN_S; of one record at most one event is out at a time, in the
-    order of their receipt: the next comes when the one before is done or dead. An event that waits for its time (delayed,
-    or to be tried again) holds back later events of its own record, and of no other.
+    order of their receipt: the next comes when the one before is done or dead. An event that waits for its time
+    (delayed, or to be tried again) holds back later events of its own record, and of no other.
     """
 
     async def take(self, most: int, *, wait_s: float) -> Sequence[Taken]:

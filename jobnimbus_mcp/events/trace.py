@@ -74,6 +74,8 @@ def _readable(body: str) -> Any:
     if not body:
         return None
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        told = orjson.loads(body)
+        orjson.dumps(told)
+    except (orjson.JSONDecodeError, TypeError):  # no JSON, or nested deeper than it can be written
         return body
+    return told

@@ -37,8 +37,8 @@ _LOOKED_BACK_H = 24
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Of one kind of record. `watermark`: what was changed before has been told, epoch seconds on our clock. `floor`:
-    nothing before is to be asked for again, whatever the overlap."""
+    """Of one kind of record. `watermark`: what was changed before has been told, epoch seconds on our clock; of what lies
+    after the floor, as much as was read. `floor`: nothing before is to be asked for again, whatever the overlap."""
 
     watermark: int
     floor: int = 0
@@ -66,24 +66,25 @@ class Mark:
             return Mark(int(asked_at), self.floor)
         since = self.since(asked_at)
         read_to = min(read_to, int(asked_at))  # dates that lie ahead must not make the mark one that does
-        if read_to - INDEX_LAG_S > since:
-            return Mark(read_to, read_to - INDEX_LAG_S)
         # More within one second than is ever read must not hold up everything after it.
         resumed = read_to if read_to > since else since + 1
-        return Mark(resumed, resumed)
+        # the floor says where to go on; what is read once more from there must not be counted once more
+        return Mark(resumed + YOUNG_S, read_to - INDEX_LAG_S if read_to - INDEX_LAG_S > since else resumed)
 
-    def is_first_seen(self, updated_at: int) -> bool:
-        """Was a record that was changed then not looked at for good by the round that set this mark?"""
-        return updated_at > self.watermark - YOUNG_S
+    def is_first_seen(self, updated_at: int, asked_at: float) -> bool:
+        """Was a record that was changed then not looked at for good by the round that set this mark, but will be by the
+        one that asks now, or soon?"""
+        return self.watermark - YOUNG_S < updated_at <= asked_at + OVERLAP_S
 
 
 def is_young(updated_at: int, asked_at: float) -> bool:
-    """May the record have been changed once more since, within the same second?"""
-    return updated_at > asked_at - YOUNG_S
+    """May the record have been changed once more since, within the same second? A date that lies further ahead than
+    clocks differ is none of a change, and would be young for as long as that."""
+    return asked_at - YOUNG_S < updated_at <= asked_at + OVERLAP_S
 
 
 def interval_s(longest_s: float, *, calm_rounds: int, behind: bool) -> float:
-    """How long after a round began the next one begins; never more than `longest_s`.
+    """How long after a round began the next one is to have ended; never more than `longest_s`.
 
     A quarter of it, but no less than 5 s, while webhooks seem to be missing (`calm_rounds` counts the rounds in a row
     that found nothing missed) or there was more than one round could read (`behind`).

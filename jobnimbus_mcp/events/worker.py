@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.clock import Clock
-from jobnimbus_mcp.errors import ProjectError
+from jobnimbus_mcp.errors import CacheUnavailable, ProjectError
 from jobnimbus_mcp.events.ports import (
     ACT_WITHIN_S,
     ANSWER_MOST,
@@ -37,6 +37,14 @@ _LOOK_S = 0.2
 _END_WITHIN_S = 0.4
 _STOP_WITHIN_S = 1.0
 _STUCK_S = 10.0
+
+_LONG_TURN_S = 0.003
+_STOPPED_S = 1.0
+_REST_TURNS = 20.0
+_REST_MOST_S = 0.2
+"""A turn of the event loop that takes long means that others have much to do here, webhooks before all: their senders
+wait, while events are kept. So many times as long nothing more is taken. One of seconds means that the process stood
+still."""
 
 
 def request_id_of(taken: Taken, consumer: str) -> str:
@@ -123,25 +131,37 @@ class Worker:
         """Take and hand on. What is under way goes on while the log is away."""
         hand = self._events.subscribe(consumer.name)
         batches: set[asyncio.Task[None]] = set()
+        most = min(consumer.batch_most, BATCH_MOST)
         try:
             while True:
                 for batch in [batch for batch in batches if batch.done()]:
                     batches.discard(batch)
                     batch.result()
-                if len(batches) >= consumer.parallel:
+                free = consumer.parallel - len(batches)
+                if not free:
                     await asyncio.wait(batches, return_when=asyncio.FIRST_COMPLETED)
                     continue
+                await self._let_others()
                 try:
-                    taken = await hand.take(min(consumer.batch_most, BATCH_MOST), wait_s=_WAIT_S)
+                    taken = await hand.take(min(free * most, BATCH_MOST), wait_s=_WAIT_S)
                 except EventsUnavailable as error:
                     self._is_away(consumer, error)
                     await self._clock.sleep(_REST_S)
                     continue
                 self._is_back(consumer)
-                if taken:
-                    batches.add(asyncio.create_task(self._handle(consumer, hand, taken)))
+                for first in range(0, len(taken), most):
+                    some = taken[first : first + most]
+                    batches.add(asyncio.create_task(self._handle(consumer, hand, some)))
         finally:
             await self._leave(consumer, hand, batches)
+
+    async def _let_others(self) -> None:
+        """Rest while this process has much else to do."""
+        began = self._clock.monotonic()
+        await asyncio.sleep(0)
+        turn_s = self._clock.monotonic() - began
+        if _LONG_TURN_S < turn_s < _STOPPED_S:
+            await self._clock.sleep(min(_REST_MOST_S, _REST_TURNS * turn_s))
 
     async def _leave(self, consumer: Consumer, hand: Subscription, batches: set[asyncio.Task[None]]) -> None:
         for batch in batches:
@@ -204,6 +224,8 @@ class Worker:
             self._log.error("wrong outcomes", consumer=consumer.name, events=len(batch), outcomes=len(outcomes))
         except TimeoutError:
             error = "timeout"
+        except CacheUnavailable as unreachable:
+            return [Outcome(unreachable.code, away=True)] * len(batch)
         except ProjectError as refused:
             error = type(refused).__name__
         except Exception as defect:  # a consumer's own: it costs a try, and no other consumer anything

@@ -551,9 +551,10 @@ class Settings(BaseSettings):
             *self.api_keys.values(),
             *self.webhook_secrets.values(),
         )
-        # a target's URL is as good as a password
-        urls = {target.url for target in self.targets()}
-        found = urls | {secret.get_secret_value() for secret in single if secret is not None}
+        found = {secret.get_secret_value() for secret in single if secret is not None}
+        for target in self.targets():
+            # its URL is as good as a password; a key that is no text is written as whsec_..., which is always masked
+            found |= {target.url, target.key.decode(errors="replace")}
         for url in (self.store_url, self.database_url, *self.redis_urls.values()):
             if url is not None:
                 found |= _passwords(url)
@@ -568,8 +569,11 @@ def _address(url: SecretStr | None) -> str:
 
 
 def _passwords(url: SecretStr) -> set[str]:
-    """Every password in a Redis URL, as it is written there and as it is sent."""
-    parts = urlsplit(url.get_secret_value())
+    """Every password in the URL of a store, as it is written there and as it is sent; all of what is no URL."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+    except ValueError:
+        return {url.get_secret_value()}
     queried = parse_qs(parts.query)
     told = {parts.password, *queried.get("password", ()), *queried.get("sentinel_password", ())}
     written = {password for password in told if password}
@@ -588,6 +592,7 @@ def _against_each_other(made: Settings) -> list[str]:
         ("CACHE_ADAPTIVE_MIN_S", made.cache_adaptive_min_s, "CACHE_ADAPTIVE_MAX_S", made.cache_adaptive_max_s),
     )
     found = [f"{lower}: must not be above {upper}" for lower, low, upper, high in pairs if low > high]
+    sasl = made.kafka_security_protocol.startswith("SASL")
     needs = (
         ("EVENTS_TRANSPORT", made.events_transport == "postgres" and made.database_url is None, "DATABASE_URL"),
         (
@@ -600,15 +605,38 @@ def _against_each_other(made: Settings) -> list[str]:
             made.kafka_sasl_username is not None and made.kafka_sasl_password is None,
             "KAFKA_SASL_PASSWORD",
         ),
+        (
+            "KAFKA_SASL_PASSWORD",
+            made.kafka_sasl_password is not None and made.kafka_sasl_username is None,
+            "KAFKA_SASL_USERNAME",
+        ),
+        ("KAFKA_SECURITY_PROTOCOL", sasl and made.kafka_sasl_username is None, "KAFKA_SASL_USERNAME"),
+        # it would connect as nobody, in the clear
+        (
+            "KAFKA_SASL_USERNAME",
+            made.kafka_sasl_username is not None and not sasl,
+            "KAFKA_SECURITY_PROTOCOL=SASL_SSL (or SASL_PLAINTEXT)",
+        ),
     )
     found += [f"{name}: needs {missing} as well" for name, lacking, missing in needs if lacking]
     if made.events_transport == "kafka" and any(made.store_url_of(one) is None for one in made.instances):
         found.append("EVENTS_TRANSPORT: kafka needs a Redis beside it; set REDIS_URL")
+    if made.events_transport == "postgres" and made.database_url is not None:
+        # otherwise it may be of another program
+        found += _wrong_database(made.database_url)
     try:
         made.targets()
     except ValueError as wrong:
         found.append(f"RELAY_TARGETS: {wrong}")
     return found
+
+
+def _wrong_database(url: SecretStr) -> list[str]:
+    try:
+        known = urlsplit(url.get_secret_value()).scheme in ("postgresql", "postgres")
+    except ValueError:  # brackets that do not match
+        known = False
+    return [] if known else ["DATABASE_URL: must be postgresql://user:password@host:port/database, percent-encoded"]
 
 
 def _file_values(path: Path | str | None) -> dict[str, str]:

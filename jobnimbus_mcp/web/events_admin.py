@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from structlog.typing import FilteringBoundLogger
 
-from jobnimbus_mcp.crm.entities import is_jnid
 from jobnimbus_mcp.errors import InvalidInput
+from jobnimbus_mcp.events.envelope import record_id
 from jobnimbus_mcp.events.event import received_ms
 from jobnimbus_mcp.events.ports import STATES, EventPage, EventQuery, Traced
 from jobnimbus_mcp.events.trace import summary, whole
@@ -40,14 +40,14 @@ class EventsAdmin:
     async def listing(self, request: Request, body: bytes) -> Response:
         """Events, newest first, without their bodies."""
         given = query_of(request.query_params.multi_items(), _QUERY)
-        record_id = given.get("id")
-        if record_id is not None and not is_jnid(record_id):
-            raise InvalidInput("id must be a record's jnid: letters and digits.", field="id")
+        wanted = record_id(given["id"]) if "id" in given else None
+        if "id" in given and wanted is None:
+            raise InvalidInput("id must be a record's jnid: letters and digits, or a GUID.", field="id")
         limit = limit_of(given)
         query = EventQuery(
             state=one_of(given, "state", STATES),
             entity=one_of(given, "entity", (*ENTITIES, "unknown")),
-            record_id=record_id,
+            record_id=wanted,
             since=since_of(given),
             limit=limit,
             before=cursor_of(given),

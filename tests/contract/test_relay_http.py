@@ -121,6 +121,13 @@ async def test_a_delivery_is_what_a_receiver_of_standard_webhooks_verifies() -> 
         received.verify(b"another key altogether, 32 bytes")
 
 
+@pytest.mark.parametrize("path", ["/a;b/c;d?e=f;g", "/a;b", "/?x=1;y", "//double//?"])
+async def test_a_path_is_asked_for_as_the_setting_spells_it(path: str) -> None:
+    async with relay_target() as target, relaying(target.url(path)) as (relay,):
+        assert (await tried(relay)).ok
+    assert target.received[0].path == path.rstrip("?")
+
+
 async def test_an_ipv6_target_is_named_with_its_brackets() -> None:
     async with relay_target(host="::1") as target, relaying(target.url(host="[::1]")) as (relay,):
         assert (await tried(relay)).ok

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from jobnimbus_mcp.errors import CacheUnavailable
+
 INSTANCE = "stamford"
 ADMIN = "t0ken-of-the-admin-0001"
 CALLER = "t0ken-of-the-callers-01"
@@ -98,6 +100,29 @@ async def test_a_webhook_is_durable_then_applied_without_a_call_and_reads_are_ne
     assert status_of(reply) == another(before)
     await in_the_log(site, {event_id}, 2.0)
     assert b'journal_total{outcome="applied"} 1.0' in site.app.recorder.exposition()[0]
+
+
+async def test_an_event_that_came_by_way_of_the_journal_outlives_a_redis_that_forgets_everything_again(
+    server: Redis, open_site: OpenSite, data_dir: Path
+) -> None:
+    site = await open_site(server.url, DATA_DIR=str(data_dir))
+    await asyncio.to_thread(server.stop)
+    event_id = (await site.webhook(site.jobs[0])).body["eventId"]
+    await asyncio.to_thread(server.restart)
+    await site.until(lambda: journalled(data_dir) == 0, HEALED_S)
+    before = await site.app.events.show(INSTANCE, event_id)
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.restart)
+    deadline = time.monotonic() + 5.0
+    found = None
+    while found is None and time.monotonic() < deadline:
+        try:
+            found = await site.app.events.show(INSTANCE, event_id)
+        except CacheUnavailable:
+            found = None
+        await asyncio.sleep(0.05)
+    assert found is not None
+    assert (found.event, found.consumers.keys()) == (before.event, before.consumers.keys())
 
 
 async def test_it_costs_what_it_dirtied_and_not_the_whole_account(

@@ -90,9 +90,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate(timeout=5)
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "stdio", "simulate", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "serve", "stdio", "worker", "events replay", "simulate", "doctor"])
 def test_every_command_has_help_with_an_example(tmp_path: Path, command: str) -> None:
-    ran = run(tmp_path, command, "--help")
+    ran = run(tmp_path, *command.split(), "--help")
     assert ran.returncode == 0
     assert f"Example: jobnimbus-mcp {command}" in ran.stdout
 
@@ -112,6 +112,9 @@ def test_the_version_is_the_package_s(tmp_path: Path) -> None:
         (["serve", "--host", "0.0.0.0"], {"JOBNIMBUS_API_KEY": KEY}, "MCP_AUTH_TOKENS: needed"),
         (["serve", "--host", "0.0.0.0", "--insecure-loopback"], {"JOBNIMBUS_API_KEY": KEY}, "--insecure-loopback goes"),
         (["serve", "--workers", "2"], {}, "REDIS_URL: --workers above 1 needs a Redis"),
+        (["worker"], {}, "REDIS_URL: a worker needs the server's Redis"),
+        (["worker", "--until-idle"], {"EVENTS_TRANSPORT": "kafka"}, "EVENTS_TRANSPORT: needs KAFKA_BOOTSTRAP_SERVERS"),
+        (["events", "list"], {}, "REDIS_URL: without a Redis, events are in the memory"),
     ],
 )
 def test_bad_settings_end_it_with_one_clear_line(

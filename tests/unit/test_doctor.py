@@ -261,8 +261,10 @@ RELAYED = {"RELAY_TARGETS": TARGETS, "RELAY_SIGNING_SECRET": "s3cret-of-the-rela
         ({}, "relay", Level.OK, "RELAY_TARGETS"),
         (RELAYED, "relay to zaps", Level.OK, "hooks.example.com is told of job.*, signed."),
         (
-            RELAYED | {"RELAY_TARGETS": "http://10.1.2.3/s3cret-path", "RELAY_ALLOW_PRIVATE": "true"},
-            "relay to 10-1-2-3",
+            RELAYED
+            | {"RELAY_TARGETS": TARGETS.replace("https://hooks.example.com", "http://10.1.2.3")}
+            | {"RELAY_ALLOW_PRIVATE": "true"},
+            "relay to zaps",
             Level.WARN,
             "10.1.2.3 is told without TLS",
         ),
@@ -278,7 +280,7 @@ async def test_relay_targets_are_told_by_name_and_host_alone(
     env: dict[str, str], subject: str, level: Level, said: str
 ) -> None:
     findings = await examine(Settings.from_env(FULL | env), probes())
-    (told,) = [one for one in findings if one.subject.startswith(subject) and (one.subject == subject or "10" in said)]
+    (told,) = [one for one in findings if one.subject == subject]
     assert (told.level, said in told.sentence) == (level, True), told
     assert "s3cret" not in repr(findings)
 

@@ -118,6 +118,21 @@ def test_nothing_set_gives_the_defaults() -> None:
         ({"ALLOWED_HOSTS": "https://crm.example.com"}, "ALLOWED_HOSTS: must be host names"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: must be debug, info, warning, error or critical"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: must be auto, json or console"),
+        (
+            {"EVENTS_TRANSPORT": "postgres", "DATABASE_URL": "mysql://u:p@host/db"},
+            "DATABASE_URL: must be postgresql://",
+        ),
+        (
+            {"EVENTS_TRANSPORT": "postgres", "DATABASE_URL": "postgresql://u:p@[host/db"},
+            "DATABASE_URL: must be postgresql://",
+        ),
+        ({"EVENTS_TRANSPORT": "postgres", "DATABASE_URL": "host=db user=u"}, "DATABASE_URL: must be postgresql://"),
+        ({"KAFKA_SASL_PASSWORD": SECRET}, "KAFKA_SASL_PASSWORD: needs KAFKA_SASL_USERNAME"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SECURITY_PROTOCOL: needs KAFKA_SASL_USERNAME"),
+        (
+            {"KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD": SECRET, "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"},
+            "KAFKA_SASL_USERNAME: needs KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_by_the_variable_s_name(env: dict[str, str], mistake: str) -> None:
@@ -290,7 +305,9 @@ def test_an_env_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_variables_of_others_are_ignored() -> None:
-    assert Settings.from_env({"PATH": "/bin", "REDIS_TIMEOUT": "x", "RELAY_TARGETS": "x", "PORT": "10000"})
+    assert Settings.from_env({"PATH": "/bin", "REDIS_TIMEOUT": "x", "RELAY_TARGET": "x", "PORT": "10000"})
+    with_a_database = Settings.from_env({"DATABASE_URL": "mysql://u:others-password@[host/db"})
+    assert "others-password" in "".join(with_a_database.secret_values())
 
 
 def test_the_state_directory_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +343,19 @@ def test_no_secret_shows_in_the_settings_repr_and_all_are_known_to_the_redaction
     secrets |= {"url-password-01", "url-p%40ssword-02", "url-p@ssword-02", "url-password-03"}
     assert made.secret_values() == secrets
     assert not [secret for secret in secrets if secret in repr(made)]
+
+
+def test_what_targets_and_transports_are_opened_with_is_known_to_the_redaction_and_shown_nowhere() -> None:
+    values = {
+        "RELAY_TARGETS": '[{"url": "https://n8n.example.com/webhook/1f2e", "secret": "target-secret-001"}]',
+        "DATABASE_URL": "postgresql://u:db-p%40ssword@a:1,b:2/events?sslmode=require",
+        "KAFKA_SASL_USERNAME": "u",
+        "KAFKA_SASL_PASSWORD": "kafka-password-1",
+    }
+    made = Settings.from_env(values)
+    secrets = {"target-secret-001", "https://n8n.example.com/webhook/1f2e", "db-p%40ssword", "db-p@ssword"}
+    assert made.secret_values() == secrets | {"kafka-password-1"}
+    assert not [secret for secret in made.secret_values() if secret in repr(made) + repr(made.targets())]
 
 
 def test_settings_cannot_be_changed() -> None:

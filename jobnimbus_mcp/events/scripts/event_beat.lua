@@ -2,6 +2,8 @@
 -- KEYS  1 owners, 2 consumers, 3.. streams of the partitions
 -- ARGV  1 worker, 2 token of new leases, 3 life of a lease in ms, 4.. consumer, partitions it gives up ('025'), ...
 -- Reply {{last entry of each stream}, {its share, token for each partition ('' not its own)} for each consumer}
+-- A first write that needs no room: a full store refuses none after it.
+redis.call('HDEL', KEYS[1], '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ends = string.format('%.0f|', now + tonumber(ARGV[3]))

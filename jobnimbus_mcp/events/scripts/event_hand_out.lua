@@ -2,6 +2,8 @@
 -- KEYS  1 owners, 2 what is due for the consumer, 3.. hashes of the events
 -- ARGV  1 consumer, 2.. partition, token of the lease, event id, ...
 -- Reply for each event 0 the lease is lost, 1 it is done with, 2 it is lost, or {body, what became of it so far}
+-- A write that changes nothing: where the outcome could not be noted, nothing is begun.
+redis.call('HDEL', KEYS[1], '')
 local reply, leases = {}, {}
 for k = 3, #KEYS do
     local p, token, id = unpack(ARGV, 3 * k - 7, 3 * k - 5)

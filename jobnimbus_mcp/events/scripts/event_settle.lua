@@ -6,6 +6,8 @@
 --       lease ('' without one), entry ('' none), event id, its time in ms, done, retry, dead or drop, what became of it,
 --       due in ms, ms from due to done ('' no try)
 -- Reply for each event 0 the lease is lost, 1 noted, 2 the event was lost
+-- A first write that needs no room: a full store refuses none after it, and what was done must not be done again.
+redis.call('HDEL', KEYS[1], '')
 local partitions = tonumber(ARGV[3])
 local reply, ok, failed, late_ms = {}, 0, 0, 0
 

@@ -111,9 +111,10 @@ async def test_after_a_broken_connection_it_goes_on_where_it_was(start: Start, r
 
 async def test_what_was_said_is_forgotten_in_time(start: Start, redis_server: Any) -> None:
     bus = await start()
-    await bus.publish("acme", [str(number) for number in range(3_000)])
+    for _ in range(11):
+        await bus.publish("acme", [str(number) for number in range(2_000)])
     with redis_server.client() as server:
-        assert 1_000 <= server.xlen("jobnimbus-sys:{acme}:bus") < 1_200
+        assert 20_000 <= server.xlen("jobnimbus-sys:{acme}:bus") < 20_200
         assert 0 < server.ttl("jobnimbus-sys:{acme}:bus") <= 3_600
 
 
@@ -123,3 +124,13 @@ async def test_it_begins_without_a_server_and_says_that_nothing_can_be_told(star
     bus = await start(server.url)
     with pytest.raises(EventsUnavailable):
         await bus.publish("acme", ["one"])
+
+
+async def test_a_backlog_told_at_once_is_heard_whole(start: Start) -> None:
+    told = 10_000
+    speaker, listener, ear = await start(), await start(), Ear()
+    listener.listen(ear)
+    said = [str(number) for number in range(told)]
+    for begun in range(0, told, 2_500):
+        await asyncio.gather(*(speaker.publish("acme", said[at : at + 500]) for at in range(begun, begun + 2_500, 500)))
+    assert sorted(await ear.until(told)) == sorted(("acme", message) for message in said)

@@ -119,10 +119,33 @@ def test_without_the_queues_the_message_says_what_to_install(monkeypatch: pytest
         PostgresEvents("postgresql://localhost/events", clock=SystemClock(), instances=())
 
 
-def test_an_address_of_something_else_is_refused_without_being_repeated() -> None:
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://user:secret@localhost/events",
+        "postgresql://user:secret/of#ours@localhost/events",
+        "postgresql://user:secret#of/ours@localhost/events",
+        "postgresql://user:secret@localhost:port/events",
+        "postgresql://user:secret@one:5432,two:port/events",
+        "postgresql://user:secret@[::1/events",
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once_without_being_repeated(dsn: str) -> None:
     with pytest.raises(SettingsError, match="postgresql://") as refused:
-        PostgresEvents("mysql://user:secret@localhost/events", clock=SystemClock(), instances=())
-    assert "secret" not in str(refused.value)
+        PostgresEvents(dsn, clock=SystemClock(), instances=())
+    assert "secret" not in f"{refused.value!r} {refused.value.__cause__!r} {refused.value.__context__!r}"
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgres://u:p%2Fw@h/d",
+        "postgresql:///d?host=/run",
+        "postgresql://u:p@one:5432,two,[::1]:5433/d?sslmode=require",
+    ],
+)
+async def test_an_address_of_any_number_of_servers_is_one(dsn: str) -> None:
+    await PostgresEvents(dsn, clock=SystemClock(), instances=()).aclose()
 
 
 async def test_a_server_that_is_not_there_is_unavailable_without_its_address_in_the_words() -> None:
@@ -159,8 +182,10 @@ async def test_queues_too_old_are_refused_and_nothing_is_made(empty: tuple[Postg
     started, database = empty
     started.sql("create schema pgmq; grant all on schema pgmq to public", database=database)
     log = PostgresEvents(started.dsn(database), clock=SystemClock(), instances=())
-    with pytest.raises(SettingsError, match="pgmq"):
-        await log.ping()
+    for _ in range(2):
+        with pytest.raises(EventsUnavailable) as refused:  # so that what comes meanwhile is kept on the disk
+            await keep(log, change(1))
+        assert "pgmq" in refused.value.detail
     assert started.sql("select to_regnamespace('jobnimbus_mcp') is null", database=database) == "t"
     await log.aclose()
 
@@ -562,6 +587,56 @@ async def test_a_change_that_nobody_understands_is_told_in_the_trace_and_never_f
     assert sorted(reasons) == ["unknown_entity", "unknown_record_id"]
     left = await connection.fetch("select instance from jobnimbus_mcp.inbox")
     assert [row["instance"] for row in left] == ["other"]
+
+
+async def test_no_other_column_of_the_row_and_no_code_of_its_owner_is_looked_at(
+    world: PostgresWorld, connection: asyncpg.Connection, trades: str
+) -> None:
+    """A cast of its owner would run with the rights of the events; a document that JSONB refuses, fail the write."""
+    statements = r"""
+        set role trades;
+        create type shop.spy as enum ('x');
+        create table shop.seen (who text);
+        grant usage on schema shop to public;
+        grant all on shop.seen to public;
+        create function shop.spies(shop.spy) returns json language plpgsql as
+            $f$ begin insert into shop.seen values (current_user); return '1'; end $f$;
+        create cast (shop.spy as json) with function shop.spies(shop.spy);
+        create function shop.tells(shop.spy) returns text language plpgsql as
+            $f$ begin insert into shop.seen values (current_user); return 'j9'; end $f$;
+        create cast (shop.spy as text) with function shop.tells(shop.spy) as implicit;
+        create table shop.trap ("jn""id'" text, spied shop.spy, document json);
+        create trigger tell after insert or update or delete on shop.trap
+            for each row execute function jobnimbus_mcp.emit_change('acme', 'job', 'jn"id''');
+        create trigger tell_spied after insert on shop.trap
+            for each row execute function jobnimbus_mcp.emit_change('acme', 'job', 'spied');
+        insert into shop.trap values ('j1', 'x', '{"a": "\u0000"}');
+        update shop.trap set document = '{"b": "\u0000"}';
+        delete from shop.trap;
+    """
+    world.server.sql(statements, database=world.database)
+    assert world.server.sql("select who from shop.seen", database=world.database) == ""
+    rows = await connection.fetch("select record_id, operation from jobnimbus_mcp.inbox order by id")
+    assert [tuple(row) for row in rows] == [("j1", "insert"), ("x", "insert"), ("j1", "update"), ("j1", "delete")]
+
+
+async def test_a_trigger_attached_before_the_write_undoes_none(
+    world: PostgresWorld, connection: asyncpg.Connection, trades: str
+) -> None:
+    for table, told in {"fine": "'acme', 'job', 'jnid'", "wrong": "'acme', 'job', 'no_such'", "bare": ""}.items():
+        statements = f"""
+            set role trades;
+            create table shop.{table} (jnid text);
+            create trigger tell before insert or update or delete on shop.{table}
+                for each row execute function jobnimbus_mcp.emit_change({told});
+            insert into shop.{table} values ('j1'), ('j2');
+            update shop.{table} set jnid = 'j3' where jnid = 'j1';
+            delete from shop.{table} where jnid = 'j2';
+        """
+        world.server.sql(statements, database=world.database)
+        assert world.server.sql(f"select jnid from shop.{table}", database=world.database) == "j3"
+    rows = await connection.fetch("select record_id, operation from jobnimbus_mcp.inbox order by id")
+    assert [tuple(row) for row in rows] == [("j1", "insert"), ("j2", "insert"), ("j3", "update"), ("j2", "delete")]
 
 
 async def test_who_writes_to_the_table_may_neither_read_events_nor_make_them_otherwise(

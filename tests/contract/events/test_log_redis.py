@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -395,6 +396,96 @@ async def test_accounts_of_one_store_are_kept_apart_and_served_together(acme: Re
     assert sorted(found, key=lambda event: event.instance) == events
     keys = [key.decode() for key in server.scan_iter("*:archive")]
     assert sorted(keys) == ["jobnimbus-sys:{acme}:archive", "jobnimbus-sys:{stamford}:archive"]
+
+
+async def test_an_effect_is_not_begun_while_the_server_refuses_writes(acme: RedisWorld, server: Any) -> None:
+    log = await acme.log()
+    for number in range(2):
+        await log.append(change(number, "j1"), {"settle": NOW})
+    hand = log.subscribe("settle")
+    (first,) = await hand.take(5, wait_s=1.0)
+    await hand.settle([done(acme, first)])
+    server.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(EventsUnavailable):
+            await hand.take(5, wait_s=0.2)
+    finally:
+        server.config_set("min-replicas-to-write", 0)
+    (second,) = await hand.take(5, wait_s=BOUND_S)
+    assert (second.event, second.attempts) == (change(1, "j1"), 0)
+
+
+async def test_what_was_done_is_noted_in_a_full_server_and_not_done_again(acme: RedisWorld, server: Any) -> None:
+    log = await acme.log(claim_idle_s=1.0)
+    for number in range(3):
+        await log.append(change(number, "j1"), {"settle": NOW})
+    hand, found = log.subscribe("settle"), []
+    assert await hand.take(5, wait_s=0) != ()
+    await hand.aclose()
+    server.config_set("maxmemory", "1mb")
+    try:
+        hand = log.subscribe("settle")
+        for _ in range(3):
+            (taken,) = await hand.take(5, wait_s=BOUND_S)
+            found.append(taken.event)
+            await hand.settle([done(acme, taken)])
+    finally:
+        server.config_set("maxmemory", "0")
+    assert found == [change(number, "j1") for number in range(3)]
+    assert (await log.lag("acme"))["settle"].due == 0
+
+
+async def test_a_consumer_that_another_process_serves_is_not_retired(acme: RedisWorld) -> None:
+    log, elsewhere = await acme.log(), await acme.log()
+    hand = elsewhere.subscribe("relay:crm")
+    assert await hand.take(1, wait_s=0) == ()
+    await log.append(change(1), {"relay:crm": NOW})
+    assert await log.retire(["settle"]) == 0
+    (taken,) = await hand.take(1, wait_s=BOUND_S)
+    assert taken.event == change(1)
+    await hand.aclose()
+    assert await log.retire(["settle"]) == 1
+
+
+async def test_what_is_appended_while_its_consumer_is_retired_is_given_up_too(acme: RedisWorld, server: Any) -> None:
+    log, older = await acme.log(), await acme.log()
+    await older.append(change(1), {"ghost": NOW})
+    await older.lag("acme")
+    runner = acme.runners[0]
+    run = runner.run
+
+    async def meanwhile(name: str, keys: Any, args: Any, *, tenant: str = "") -> Any:
+        if name == "event_retire" and server.zcard(SYS + "due:ghost") == 0 and not server.exists(SYS + "dead:two"):
+            server.set(SYS + "dead:two", "")
+            await older.append(change(2), {"ghost": NOW})
+        return await run(name, keys, args, tenant=tenant)
+
+    runner.run = meanwhile  # type: ignore[method-assign]
+    assert await log.retire(["settle"]) == 2
+    traced = await log.show("acme", change(2).event_id)
+    assert traced is not None
+    assert traced.state == "dead"
+
+
+async def test_a_consumer_that_events_are_still_routed_to_is_known_again_after_it_was_retired(acme: RedisWorld) -> None:
+    log, older = await acme.log(), await acme.log()
+    await older.open(["ghost"])
+    assert await log.retire(["settle"]) == 0
+    assert "ghost" not in await log.lag("acme")
+    await older.append(change(1), {"ghost": NOW})
+    await older.lag("acme")
+    assert (await log.lag("acme"))["ghost"].due == 1
+    assert await log.retire(["settle"]) == 1
+
+
+async def test_events_since_a_time_are_those_received_no_earlier_within_a_millisecond_too(acme: RedisWorld) -> None:
+    log = await acme.log()
+    events = [replace(change(number, at=NOW), received_at=NOW + 0.0003 * number) for number in range(3)]
+    events = [replace(one, event_id=event_id_at(one.received_at, one.event_id[12:])) for one in events]
+    for event in events:
+        await log.append(event, {"settle": NOW})
+    page = await log.find("acme", EventQuery(since=events[1].received_at))
+    assert [traced.event.event_id for traced in page.events] == [events[2].event_id, events[1].event_id]
 
 
 async def test_keys_without_expiry_are_those_that_are_told(acme: RedisWorld, server: Any) -> None:

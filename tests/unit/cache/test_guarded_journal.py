@@ -16,11 +16,12 @@ from jobnimbus_mcp.cache.deferral import JOURNAL_WITHIN_S
 from jobnimbus_mcp.cache.guarded import DEBT_RETRY_S, GuardedStore
 from jobnimbus_mcp.cache.journal import JournalError, Kept, Line
 from jobnimbus_mcp.cache.key import CacheKey
-from jobnimbus_mcp.cache.notice import Applied, Notice, Told
+from jobnimbus_mcp.cache.notice import Applied, Notice, Parcel, Told
 from jobnimbus_mcp.cache.ports import EVERYTHING, Seen, StoreError, StoreNotTried, StoreUnreachable, Verdict
 from jobnimbus_mcp.cache.store_memory import MemoryStore
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import ManualClock
+from jobnimbus_mcp.errors import CacheUnavailable
 from jobnimbus_mcp.resilience.breaker import BreakerBox, BreakerPolicy, State
 from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
 
@@ -527,6 +528,31 @@ async def test_a_disk_that_hangs_does_not_keep_the_process_from_ending() -> None
     assert time.monotonic() - began < 3
     world.disk.writable.set()
     assert await telling
+
+
+async def test_a_parcel_s_line_stays_until_whoever_looks_after_the_parcel_knows_that_it_is_in_the_store() -> None:
+    world, told, refusing = World(), list[tuple[str, Parcel, str]](), True
+
+    async def replayed(tenant: str, parcel: Parcel, event_id: str) -> None:
+        told.append((tenant, parcel, event_id))
+        if refusing:
+            raise CacheUnavailable("no room on the disk")
+
+    world.guarded.tell_replayed(replayed)
+    first, second = (Parcel(("hash", "stream"), ("{}", body, "{}")) for body in "12")
+    world.store.deaf = True
+    for notice in (world.notice(), world.notice(parcel=first), world.notice(parcel=second, dedupe_key="d2")):
+        assert await world.told(notice)
+    world.store.deaf = False
+    async with world.guarded:
+        for _ in range(4):
+            await later(world, DEBT_RETRY_S)
+        assert [line.notice.event_id for line in world.disk.lines.values() if line.notice] == ["e2", "e3"]
+        assert set(told) == {(T, first, "e2")}
+        refusing = False
+        await later(world, DEBT_RETRY_S)
+        assert told[-1] == (T, second, "e2")
+        assert not world.disk.lines
 
 
 async def test_a_line_the_store_cannot_take_does_not_block_the_others_for_good() -> None:

@@ -98,8 +98,8 @@ async def test_an_account_that_cannot_be_told_fails_its_own_events_only(notify: 
     batch = [event("a1", instance="guilford"), event("b2"), event("c3", instance="fairfield")]
     away, told_one, cold = await notify.act(batch, ["r"] * 3)
     assert told_one.ok
-    assert (away.error, away.retry) == ("events_unavailable", True)
-    assert (cold.error, cold.retry) == ("cache_unavailable", True)
+    assert (away.error, away.away) == ("events_unavailable", True)
+    assert (cold.error, cold.away) == ("cache_unavailable", True)
     assert [which for what, which, _ in told.log if what == "published"] == ["stamford"]
 
 

@@ -97,7 +97,7 @@ async def test_the_store_of_one_account_being_away_fails_its_events_alone() -> N
     batch = [event("a", ("jobs:list",)), event("b", ("jobs:list",), "guilford"), event("c", ("jobs@any",))]
     told = await Settle(cache.bump, index_settle_s=6.0).act(batch, ["1", "2", "3"])
 
-    failed = Outcome("cache_unavailable", retry=True)
+    failed = Outcome("cache_unavailable", away=True)
     assert told == [failed, Outcome(), failed]
 
 

@@ -57,8 +57,8 @@ class World:
         self.takes_s = 0.0
         self.share = 1.0
         self.costs = 0.0
-        rounds = Rounds(self, clock=self.clock, share_left=lambda _: self.share, recorder=self.recorder)
-        self.warm = Warm(rounds, self.heat, callers=CALLERS, index_settle_s=6.0, events_settle_s=20.0)
+        self.rounds = Rounds(self, clock=self.clock, share_left=lambda _: self.share, recorder=self.recorder)
+        self.warm = Warm(self.rounds, self.heat, callers=CALLERS, index_settle_s=6.0, events_settle_s=20.0)
 
     async def get(self, read: Read, caller: Caller, call: Call, *, internal: bool = False) -> Answer:
         assert internal, "counted as a caller's"
@@ -193,6 +193,19 @@ async def test_a_round_is_bounded_in_reads_and_two_are_made_at_once(world: World
     await world.act(event("jobs:list"))
 
     assert (len(world.asked), world.most_at_once) == (FETCHED_MOST, 2)
+
+
+async def test_two_are_made_at_once_of_an_account_however_many_rounds_there_are(world: World) -> None:
+    """Else a few of an admin's rounds have all connections to an account that answers slowly."""
+    world.takes_s = 0.1
+
+    async def round_of(instance: str, number: int) -> int:
+        reads = [world.rounds.reading(by_status(10 * number + n), CALLERS[instance]) for n in range(4)]
+        return (await world.rounds.run(instance, reads, request_id="r", reason="admin", begun_within_s=30.0)).made
+
+    rounds = [round_of(instance, number) for instance in CALLERS for number in range(5)]
+    assert await world.passing(asyncio.gather(*rounds)) == [4] * 10
+    assert world.most_at_once == 2 * len(CALLERS)
 
 
 async def test_nothing_is_asked_while_callers_need_the_budget(world: World) -> None:

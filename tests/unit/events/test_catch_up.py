@@ -156,6 +156,19 @@ async def test_a_version_of_this_very_second_is_told_and_looked_at_again(scene: 
     assert scene.stream.take() == []
 
 
+async def test_a_date_that_lies_far_ahead_is_told_once_and_not_for_ever(scene: Scene) -> None:
+    polling = catch_up(scene)
+    await settled(scene, polling)
+    ahead = scene.clock.now() + 30 * 86_400
+    scene.jobnimbus.put(JOBS, [row("j1", ahead)])
+    scene.jobnimbus.put(ACTIVITIES, [log_row("a1", "Job", "j2", ahead)])
+    for _ in range(20):
+        await polling.poll(ACCOUNT)
+        scene.clock.advance(60)
+    assert [event.name for event in scene.stream.renewed] == ["job.deleted", "activity.created", "job.updated"]
+    assert await polling.loss(ACCOUNT) == {"missed": 3, "heard": 0, "rate": 1.0}
+
+
 async def test_what_changed_while_nobody_polled_is_told_afterwards(scene: Scene) -> None:
     await settled(scene, catch_up(scene))
     scene.clock.advance(1_000)
@@ -281,6 +294,25 @@ async def test_more_than_a_page_is_read_to_the_end(scene: Scene) -> None:
     assert {jnid for _, jnid in scene.stream.told} == {f"j{n}" for n in range(450)}
 
 
+async def test_pages_that_are_out_of_order_hide_nothing_behind_a_watermark(scene: Scene) -> None:
+    polling = catch_up(scene)
+    await settled(scene, polling)
+    now = scene.clock.now()
+    before = await scene.keeper.marks(ACCOUNT)
+    listed = scene.jobnimbus.changed
+
+    async def newest_first(instance: str, kind: Entity, *, since_s: int, offset: int, size: int) -> Any:
+        found, count = await listed(instance, kind, since_s=since_s, offset=0, size=10_000)
+        return found[::-1][offset : offset + size], count
+
+    scene.jobnimbus.changed = newest_first
+    scene.jobnimbus.put(JOBS, [row(f"j{n}", now - 20 + n / 10) for n in range(ROWS + 50)])
+    done = await polling.poll(ACCOUNT)
+    assert done is not None
+    assert polling.status(ACCOUNT)["refused"] == ["jobs"]
+    assert (await scene.keeper.marks(ACCOUNT))["jobs"] == before["jobs"]
+
+
 async def test_a_record_that_moves_to_the_end_while_pages_are_read_hides_no_other(scene: Scene) -> None:
     polling = catch_up(scene)
     await settled(scene, polling)
@@ -317,6 +349,7 @@ async def test_too_many_changes_renew_the_kind_and_the_next_round_goes_on(scene:
     assert not done.behind
     told = [jnid for _, jnid in scene.stream.told if jnid]
     assert sorted(told) == sorted(f"j{n}" for n in range(many))
+    assert await polling.loss(ACCOUNT) == {"missed": many, "heard": 0, "rate": 1.0}
 
 
 async def test_more_than_is_ever_read_in_one_second_does_not_hold_up_what_follows(scene: Scene) -> None:
@@ -462,6 +495,29 @@ async def test_every_change_is_told_within_one_interval_and_sooner_while_webhook
         assert rounds(scene) - before == 5
 
 
+async def test_a_round_that_takes_long_begins_so_soon_that_it_ends_within_the_interval(scene: Scene) -> None:
+    await settled(scene, catch_up(scene))
+    scene.clock.advance(LONGEST_S * 2)
+    async with catch_up(scene).running():
+        await scene.pass_time(5)
+        asked = scene.jobnimbus.changed
+        ended: list[float] = []
+
+        async def slowly(instance: str, kind: Entity, **about: Any) -> Any:
+            found = await asked(instance, kind, **about)
+            await scene.clock.sleep(1)
+            if kind is POLLED[-1]:
+                ended.append(scene.clock.now())
+            return found
+
+        scene.jobnimbus.changed = slowly
+        await scene.pass_time(5 * LONGEST_S)
+    # what changes right after a question is found by the next one
+    began = [at - len(POLLED) for at in ended]
+    assert len(ended) >= 4
+    assert all(end - begin <= LONGEST_S + 1 for begin, end in zip(began[1:], ended[2:], strict=False))
+
+
 async def test_an_interval_of_zero_is_off(scene: Scene) -> None:
     polling = catch_up(scene, longest_s=0)
     async with polling.running():
@@ -509,6 +565,15 @@ async def test_a_round_that_takes_long_keeps_its_lease(scene: Scene) -> None:
     await settled(scene, polling)
     scene.jobnimbus.before_page = lambda: scene.clock.advance(LONGEST_S)
     assert await polling.poll(ACCOUNT) is not None
+
+
+async def test_a_round_that_outlived_its_lease_counts_unless_another_process_has_begun(scene: Scene) -> None:
+    polling = catch_up(scene)
+    await settled(scene, polling)
+    scene.jobnimbus.put(JOBS, [row("j1", scene.clock.now() - 5)])
+    scene.jobnimbus.before_page = lambda: scene.clock.advance(LONGEST_S * 3)
+    assert await polling.poll(ACCOUNT) is not None
+    assert await polling.loss(ACCOUNT) == {"missed": 1, "heard": 0, "rate": 1.0}
 
 
 async def test_who_lost_the_lease_meanwhile_moves_no_watermark(scene: Scene) -> None:

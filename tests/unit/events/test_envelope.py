@@ -173,6 +173,10 @@ def test_parents_are_told_only_when_all_of_them_are(links: dict[str, Any], paren
         ("14 September", None),
         (float("inf"), None),
         ("9" * 5000, None),
+        # longer than any number that can be kept, and a year that no calendar has
+        ("20260101123000000000000", None),
+        (253_402_300_800_000, None),
+        (253_402_300_799_000, 253_402_300_799),
     ],
 )
 def test_the_date_is_read_in_each_of_its_spellings(value: Any, occurred_at: int | None) -> None:

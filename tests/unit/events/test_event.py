@@ -93,7 +93,13 @@ def test_ids_sort_by_time_and_tell_it(times_ms: list[int]) -> None:
         assert abs(told - ms) <= 1
 
 
-@pytest.mark.parametrize("text", ["", "0" * 31, "0" * 33, "g" * 32, "00000000000 " + "0" * 20 + "-"])
+TAKEN_FOR_NUMBERS = ("0x" + "0" * 30, "-1" + "0" * 30, "0_" * 15 + "00", "\u0663" * 32, "A" * 32)
+"""By Python; no id is spelt so."""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0" * 31, "0" * 33, "g" * 32, "00000000000 " + "0" * 20 + "-", *TAKEN_FOR_NUMBERS]
+)
 def test_what_is_no_id_tells_no_time(text: str) -> None:
     assert received_ms(text) is None
 

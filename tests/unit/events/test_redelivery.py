@@ -10,6 +10,7 @@ from jobnimbus_mcp.events.redelivery import Dead, Done, NextStep, Retry, next_st
 OK = Outcome()
 FAILED = Outcome("http_500", status=500)
 HOPELESS = Outcome("private_address", retry=False)
+AWAY = Outcome("cache_unavailable", away=True)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,12 @@ HOPELESS = Outcome("private_address", retry=False)
         (FAILED, 2, 1.0, Retry(9.6)),
         (HOPELESS, 0, 0.5, Dead("private_address")),
         (HOPELESS, 2, 0.5, Dead("private_address")),
+        (AWAY, 0, 0.5, Retry(2.0)),
+        (AWAY, 3, 0.5, Retry(8.0)),
+        (AWAY, 99, 1.0, Retry(9.6)),
     ],
 )
-def test_a_failed_try_waits_twice_as_long_each_time_and_the_fourth_is_the_last(
+def test_a_failed_try_waits_longer_each_time_and_the_fourth_is_the_last_unless_what_acts_is_away(
     outcome: Outcome, attempts: int, random01: float, expected: NextStep
 ) -> None:
     step = next_step(outcome, attempts, random01)

@@ -88,11 +88,16 @@ def test_every_version_is_first_seen_by_exactly_one_final_round(
 ) -> None:
     """Of two rounds that follow each other, whichever looks at a version for good is the one that counts it."""
     mark = Mark(int(asked_at))
-    seen_before = not is_young(updated_at, int(asked_at))
-    assert mark.is_first_seen(updated_at) is not seen_before
+    seen_before = updated_at <= int(asked_at) - YOUNG_S
+    assert mark.is_first_seen(updated_at, asked_at + later_s) is (
+        not seen_before and updated_at <= asked_at + later_s + OVERLAP_S
+    )
 
 
-@pytest.mark.parametrize(("age_s", "young"), [(0, True), (YOUNG_S - 0.5, True), (YOUNG_S, False), (60, False)])
+@pytest.mark.parametrize(
+    ("age_s", "young"),
+    [(0, True), (YOUNG_S - 0.5, True), (YOUNG_S, False), (60, False), (-OVERLAP_S, True), (-OVERLAP_S - 1, False)],
+)
 def test_a_version_is_young_while_its_second_may_still_hold_another(age_s: float, young: bool) -> None:
     assert is_young(NOW, NOW + age_s) is young
 

@@ -13,7 +13,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from jobnimbus_mcp.clock import ManualClock
-from jobnimbus_mcp.errors import UpstreamServerError
+from jobnimbus_mcp.errors import CacheUnavailable, UpstreamServerError
 from jobnimbus_mcp.events.event import Event, event_id_at
 from jobnimbus_mcp.events.log_memory import MemoryEvents
 from jobnimbus_mcp.events.ports import (
@@ -253,6 +253,22 @@ async def test_what_no_try_would_help_is_given_up_at_once(bench: Bench) -> None:
         await bench.pass_s()
     told = await bench.told(event, consumer)
     assert (told.state, told.reason, told.attempts) == ("dead", "private_address", 1)
+
+
+async def test_while_a_store_is_away_nothing_is_given_up_however_long_that_takes(bench: Bench) -> None:
+    async def away(batch: Sequence[Event], request_ids: Sequence[str]) -> Sequence[Outcome]:
+        if bench.clock.now() - began < 60.0:
+            raise CacheUnavailable("away")
+        return [Outcome()]
+
+    consumer = Scripted(does=away)
+    event = await bench.change(consumer)
+    began = bench.clock.now()
+    async with bench.worker(consumer).running():
+        await bench.pass_s(75.0)
+    told = await bench.told(event, consumer)
+    assert (told.state, told.attempts) == ("done", 10)
+    assert {attempt.error for attempt in told.tried[:-1]} == {"cache_unavailable"}
 
 
 @pytest.mark.parametrize(

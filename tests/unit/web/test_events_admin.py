@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import httpx
@@ -90,6 +91,21 @@ async def test_filters_go_to_the_log_as_they_were_given(web: httpx.AsyncClient, 
     assert (query.state, query.entity, query.record_id, query.since, query.limit) == ("pending", "jobs", "j1", AT, 7)
 
 
+async def test_a_record_whose_id_is_a_guid_can_be_asked_for(web: httpx.AsyncClient, inside: Any) -> None:
+    guid = "6F9619FF-8B86-D011-B42D-00C04FC964FF"
+    await listed(web, f"?id={guid}&instance=guilford")
+    assert inside.trace.asked[0][1].record_id == guid
+
+
+async def test_a_body_nested_deeper_than_json_is_written_here_is_shown_as_text(
+    web: httpx.AsyncClient, inside: Any
+) -> None:
+    deep = '{"jnid": "j1", "x": ' + "[" * 300 + "]" * 300 + "}"
+    inside.trace.kept["stamford"] = [kept := traced(1, body=deep)]
+    answer = await web.get(f"/cache/events/{kept.event.event_id}", headers=ADMIN)
+    assert (answer.status_code, answer.json()["body"]) == (200, deep)
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -101,6 +117,7 @@ async def test_filters_go_to_the_log_as_they_were_given(web: httpx.AsyncClient, 
         ("?limit=0", "limit"),
         ("?instance=nowhere", "instance"),
         ("?colour=red", "colour"),
+        (f"?cursor={base64.urlsafe_b64encode(b'-1' + b'0' * 30).decode()}", "cursor"),
     ],
 )
 async def test_what_is_not_understood_is_refused_by_name(web: httpx.AsyncClient, query: str, field: str) -> None:
