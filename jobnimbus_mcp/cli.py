@@ -1,5 +1,7 @@
-"""The command line: demo, serve, stdio, worker, events, simulate, doctor. Says what is wrong in one line, and stops when
-told to."""
+"""The command line: demo, serve, stdio, worker, events, simulate, doctor.
+
+Says what is wrong in one line, and stops when told to.
+"""
 
 from __future__ import annotations
 

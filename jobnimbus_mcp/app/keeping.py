@@ -249,7 +249,7 @@ class Keeper:
                     done.append(event_id)
                 else:
                     # It was in a log that has forgotten since; whether it was done by then, nobody knows any more.
-                    pass
+                    await self._logs[instance].append(copy.event, copy.routes)
                     self._recorder.count("journal", outcome="applied")
                     copy.token = token
             await self._drop([copies.pop(event_id).kept for event_id in done])

@@ -237,7 +237,9 @@ class GuardedStore:
             "renew_l1",
             call,
             lambda: self._store.renew_l1(tenant, instance, applied, register=register, call=call),
-            background=True,
+            # who is no instance asks on behalf of an invalidation, and those pass an open breaker
+            past_breaker=not instance,
+            background=bool(instance),
         )
 
     async def changes(self, tenant: str, after: str, call: Call) -> list[Logged]:

@@ -572,6 +572,16 @@ async def test_who_is_behind_is_asked_past_an_open_breaker_as_the_invalidation_w
         await world.guarded.changes("stamford", START, world.call())
 
 
+async def test_where_the_log_stands_is_asked_past_an_open_breaker_by_who_is_no_instance() -> None:
+    world = World()
+    await opened(world, by="read")
+    world.store.fail(None)
+    standing = await world.guarded.renew_l1("stamford", "", START, register=False, call=world.call())
+    assert standing.position == START
+    with pytest.raises(StoreNotTried):
+        await world.guarded.renew_l1("stamford", "here", START, register=True, call=world.call())
+
+
 PASSED_ON: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "read": ((KEY, ("jobs",), "e"), {"want": True, "dirty": True}),
     "lead": ((KEY, Seen(Verdict.MISS, 0.0, 0.0), "t"), {"etag": "e", "patient": True}),

@@ -266,10 +266,11 @@ async def test_a_store_that_fails_again_in_the_middle_of_the_journal_is_not_trus
 async def test_a_reader_does_not_wait_for_a_long_journal_which_is_told_all_the_same() -> None:
     world = World()
     world.store.deaf = True
-    for _ in range(4):
-        assert await world.told()
+    for number in range(4):
+        assert await world.told(world.notice(resource_id=f"told{number}"))
     for number in range(20):
-        assert await world.guarded.defer(T, ("jobs",), world.notice(event_id=f"more{number}"))
+        notice = world.notice(event_id=f"more{number}", resource_id=f"more{number}")
+        assert await world.guarded.defer(T, ("jobs",), notice)
     world.store.deaf, world.store.takes_s = False, 0.03
     began = time.monotonic()
     with pytest.raises(StoreNotTried):
