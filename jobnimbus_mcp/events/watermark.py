@@ -37,8 +37,9 @@ _LOOKED_BACK_H = 24
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Of one kind of record. `watermark`: what was changed before has been told, epoch seconds on our clock; of what lies
-    after the floor, as much as was read. `floor`: nothing before is to be asked for again, whatever the overlap."""
+    """Of one kind of record. `watermark`: what was changed before has been told, epoch seconds on our clock; of what
+    lies after the floor, as much as was read. `floor`: nothing before is to be asked for again, whatever the overlap.
+    """
 
     watermark: int
     floor: int = 0

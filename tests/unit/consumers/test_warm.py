@@ -271,7 +271,9 @@ async def test_what_jobnimbus_would_refuse_the_others_too_ends_the_round(world: 
     assert world.results["failed"] == 1
 
 
-async def test_a_refusal_of_one_read_is_told_with_the_events_it_would_have_served_and_leaves_the_others(world: World) -> None:
+async def test_a_refusal_of_one_read_is_told_with_the_events_it_would_have_served_and_with_no_others(
+    world: World,
+) -> None:
     world.used(JOBS, 9)
     world.used(CONTACTS, 5)
     world.fails = {JOBS: UpstreamForbidden("x")}
