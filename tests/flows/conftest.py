@@ -166,8 +166,9 @@ class World:
     async def settled(self, instance: str = "stamford") -> None:
         """Return when nothing is due any more of what the clock has come to: the second renewal of a changed list."""
         async with asyncio.timeout(CALL_BOUND_S):
-            while any(lag.due for lag in (await self.app.events.lag(instance)).values()):
-                await asyncio.sleep(0)  # noqa: ASYNC110  # what is waited for is done in these turns of the loop
+            # what is waited for is done in these turns of the loop
+            while any(lag.due for lag in (await self.app.events.lag(instance)).values()):  # noqa: ASYNC110
+                await asyncio.sleep(0)
 
     # -- who asks ----------------------------------------------------------------------------------------------------
 
