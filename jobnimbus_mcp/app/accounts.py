@@ -90,6 +90,10 @@ class Accounts:
         """As `GuardedStore.defer`."""
         return await self._of[tenant].store.defer(tenant, tags, notice)
 
+    async def caught_up(self, tenant: str, within_s: float) -> None:
+        """As `GuardedStore.caught_up`."""
+        await self._of[tenant].store.caught_up(tenant, within_s)
+
     async def everywhere(self, tenant: str, call: Call) -> None:
         """As `Invalidator.everywhere`."""
         await self._of[tenant].invalidator.everywhere(tenant, call)

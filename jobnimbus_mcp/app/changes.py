@@ -22,6 +22,11 @@ from jobnimbus_mcp.telemetry.tally import Tally
 
 __all__ = ["AppendAndBump", "CountedInvalidations", "Way", "received"]
 
+_CAUGHT_UP_S = 0.5
+"""How long an event waits for those in the journal, and its sender for it when it went there: the next event of the
+record may be sent to another process, and must not overtake it. A store that is away for longer opens its breaker, and
+then nobody waits."""
+
 _LOOKED_BACK = 1_000
 """Entries of the log that are looked through for what has arrived; it is trimmed, and this is for people."""
 
@@ -32,6 +37,8 @@ class _Told(Protocol):
     async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied: ...
 
     async def defer(self, tenant: str, tags: Sequence[str], notice: Notice) -> bool: ...
+
+    async def caught_up(self, tenant: str, within_s: float) -> None: ...
 
 
 class _Remembered(Protocol):
@@ -121,6 +128,7 @@ class AppendAndBump:
     async def _appended(
         self, event: Event, routes: Routes, way: Way, notice: Notice, call: Call, *, deferred: bool
     ) -> Appended:
+        await self._invalidations.caught_up(event.instance, _CAUGHT_UP_S)
         try:
             applied = await self._invalidations.append_and_bump(event.instance, event.tags, notice, call)
         except CacheUnavailable:
@@ -130,6 +138,7 @@ class AppendAndBump:
             if notice.parcel is None:
                 # The journal knows of the invalidation alone, and the log may be there although the store is not.
                 await way.appended(event, routes)
+            await self._invalidations.caught_up(event.instance, _CAUGHT_UP_S)
             return Appended(event.event_id, False, 0.0, journalled=True)
         known = event if applied.event_id == event.event_id else replace(event, event_id=applied.event_id)
         logged = await way.appended(known, routes)

@@ -127,6 +127,12 @@ class GuardedStore:
         """
         return self._deferral is not None and await self._deferral.defer(tenant, tags, notice)
 
+    async def caught_up(self, tenant: str, within_s: float) -> None:
+        """Return when the journal holds no event of the tenant any more; `within_s` seconds at most, and at once while
+        the breaker is open. Who has an event answers after that, so that the sender's next one comes after it, whichever
+        process that is sent to."""
+        await self._repayer.caught_up(tenant, within_s)
+
     def owes(self, tenant: str) -> bool:
         """L1 of the tenant must not be trusted: the store does not know all that this process does, or L1 may not yet
         know what the store has been told since."""

@@ -27,7 +27,8 @@ class Told(NamedTuple):
 class Parcel:
     """What is appended in the same step as the invalidation, unless that is a duplicate's; it is nothing to the cache.
 
-    `keys`, on the tenant's slot: a hash, a stream, and sorted sets. The stream gets `id`, `e` and `to`; the hash `e`,
+    `keys`, on the tenant's slot: a hash, a stream, and sorted sets. The stream gets `id`, `e`, `to` and, of a late
+    notice, `late`; the hash `e`,
     `b`, `to`, the entry's id as `x` and the number of sets as `left`; each set the event's id. A hash that is there
     already has been through this before. `args`: e, b, to, then the score in each sorted set.
     """
@@ -44,7 +45,8 @@ class Notice:
     answered with the first one's. `dedupe_key`: equal keys within 24 h are one event; empty = never a duplicate.
     `version_key`: noted as if it had been a dedupe key too, for whoever hears of the same version in another way.
     `floors`: what fills must not fall behind, name -> version (epoch seconds; 0 when only the fact is known).
-    `parcel`: what else to append. `quiet`: no event, so nothing for people to see.
+    `parcel`: what else to append. `quiet`: no event, so nothing for people to see. `late`: it comes out of the journal,
+    and later ones may have come before it; the parcel is marked so.
     """
 
     event: str
@@ -58,6 +60,7 @@ class Notice:
     version_key: str = ""
     parcel: Parcel | None = None
     quiet: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

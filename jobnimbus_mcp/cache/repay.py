@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -178,6 +179,12 @@ class Repayer:
             call.store_usable = False
             raise StoreNotTried
 
+    async def caught_up(self, tenant: str, within_s: float) -> None:
+        """Return when the journal holds nothing of the tenant to be told one by one, telling it now; `within_s` seconds
+        at most, and not at all while the breaker is open."""
+        if self._debts.waits(tenant) and self._breaker.state is not State.OPEN:
+            await asyncio.wait({self._payment(tenant, self._probe_timeout_s)}, timeout=within_s)
+
     # -- healing -----------------------------------------------------------------------------------------------------
 
     async def _heal(self) -> None:
@@ -306,8 +313,9 @@ class Repayer:
         if notice is None:
             return
         call = Call.begin(self._clock, notice.event_id)
+        late = replace(notice, late=True)
         applied = await self._admitted(
-            "replay", lambda: self._store.append_and_bump(line.tenant, line.tags, notice, call), within_s
+            "replay", lambda: self._store.append_and_bump(line.tenant, line.tags, late, call), within_s
         )
         if self.replayed is None or notice.parcel is None:
             return

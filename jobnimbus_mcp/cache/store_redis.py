@@ -260,7 +260,7 @@ class RedisStore:
             FLOOR_LIFE_S,
             FLOOR_AHEAD_S,
             FLOORS_MOST,
-            "1" if notice.quiet else "0",
+            ("q" if notice.quiet else "") + ("l" if notice.late else ""),
             DEDUPE_S if notice.version_key else 0,
             len(parcel.keys),
             len(parcel.args),

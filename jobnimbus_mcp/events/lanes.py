@@ -28,6 +28,7 @@ class _Lane(Generic[K]):
 
     record: Hashable
     places: OrderedDict[K, _Place] = field(default_factory=OrderedDict)
+    times: dict[K, float] = field(default_factory=dict)
     out: bool = False
 
     def head(self) -> K:
@@ -35,7 +36,8 @@ class _Lane(Generic[K]):
 
 
 class Lanes(Generic[K]):
-    """Keys by record, each with the time it is due; those of one record come out one at a time, in the order of `add`.
+    """Keys by record, each with the time it is due; those of one record come out one at a time, in the order of `add`,
+    save what is said to be late.
 
     Only the head of a record can be `ready`, and it stays the head until it is finished or forgotten: while it is out,
     when it has been put back, and while it waits for its time, also when a later key of its record is due before. So
@@ -58,8 +60,10 @@ class Lanes(Generic[K]):
     def __contains__(self, key: object) -> bool:
         return key in self._lane_of
 
-    def add(self, record: Hashable, key: K, due_at: float) -> bool:
-        """At its record's end; False, and nothing done, when the key is there already."""
+    def add(self, record: Hashable, key: K, due_at: float, *, of: float = 0.0, late: bool = False) -> bool:
+        """At its record's end or, when it is `late`, before those of its record that are of a later time and have not
+        been handed out; `of`: its own time, by whatever clock. False, and nothing done, when the key
+        is there already."""
         if key in self._lane_of:
             return False
         lane = self._lanes.get(record)
@@ -67,8 +71,12 @@ class Lanes(Generic[K]):
             lane = self._lanes[record] = _Lane(record)
         self._lane_of[key] = lane
         self._number += 1
+        overtook = [other for other in list(lane.places)[lane.out :] if lane.times[other] > of] if late else []
         lane.places[key] = _Place(due_at, self._number)
-        if len(lane.places) == 1:
+        lane.times[key] = of
+        for other in overtook:
+            lane.places.move_to_end(other)
+        if not lane.out and lane.head() == key:
             self._show(lane)
         return True
 
@@ -105,7 +113,7 @@ class Lanes(Generic[K]):
         if lane is None:
             return False
         was_head = lane.head() == key
-        del lane.places[key]
+        del lane.places[key], lane.times[key]
         if not lane.places:
             del self._lanes[lane.record]
         elif was_head:

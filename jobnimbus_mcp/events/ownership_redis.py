@@ -21,11 +21,15 @@ from jobnimbus_mcp.events.event import PARTITIONS
 from jobnimbus_mcp.events.keys_redis import consumers_key, owners_key, stream_key, stream_keys
 from jobnimbus_mcp.events.ports import ACT_WITHIN_S, EventsUnavailable
 
-__all__ = ["START", "Member", "Ownership"]
+__all__ = ["HOLD_S", "START", "Member", "Ownership"]
 
 _BEAT_S = 2.0
 _WAIT_S = 5.0
 _REST_S = 0.25
+HOLD_S = 4.0
+"""So long after the server was away, nothing is handed out: meanwhile the servers bring what they have journalled, and
+what has overtaken it waits here behind it. They try every half a second; ten times shorter, and a journal of some
+thousand events would come too late, ten times longer, and every restart of Redis would stop events for long."""
 START = "0-0"
 """Before every entry of a stream."""
 
@@ -82,8 +86,14 @@ class Ownership:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger()
+        self._broken_at = -math.inf
         self.failing: EventsUnavailable | None = None
         """Why it was not possible lately to say that this worker lives."""
+
+    @property
+    def held_s(self) -> float:
+        """For how much longer nothing is to be handed out, since the server was away a short while ago."""
+        return self._broken_at + HOLD_S - self._clock.monotonic()
 
     def add(self, member: Member) -> None:
         if member.consumer in self._members:
@@ -212,6 +222,7 @@ class Ownership:
             try:
                 await self._wait_once()
             except EventsUnavailable:
+                self._broken_at = self._clock.monotonic()
                 await self._clock.sleep(_REST_S)  # the beat tells of it
             except Exception:  # the task's boundary: without it events would be found by the beat only
                 self._log.exception("wait failed")

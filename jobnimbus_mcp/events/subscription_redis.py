@@ -114,7 +114,8 @@ class RedisSubscription:
         while True:
             self._woken.clear()
             await self._read()
-            taken = await self._hand_out(min(most, BATCH_MOST))
+            held_s = self._ownership.held_s
+            taken = await self._hand_out(min(most, BATCH_MOST)) if held_s <= 0 else []
             if taken or self._closed:
                 return taken
             if self._readable():
@@ -122,6 +123,9 @@ class RedisSubscription:
             left_s = ends - self._clock.monotonic()
             if left_s <= 0:
                 return ()
+            if held_s > 0:
+                await self._woken_within(min(left_s, held_s))
+                continue
             if self._ownership.failing is not None:
                 raise EventsUnavailable(self._ownership.failing.detail)
             await self._rest(left_s)
@@ -132,6 +136,9 @@ class RedisSubscription:
         if due_at is not None and all(self._ownership.lasts(tenant) for tenant, _ in self._parts):
             # never 0: a clock that was set back must not make this a busy loop
             most_s = min(most_s, max(0.001, due_at - self._clock.now()))
+        await self._woken_within(most_s)
+
+    async def _woken_within(self, most_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._woken.wait()
@@ -188,7 +195,7 @@ class RedisSubscription:
             await self._file(part, event_ids)
 
     def _hold(self, part: _Part, flat: Sequence[bytes]) -> None:
-        for event_id, entry, raw, due in zip(*[iter(flat)] * 4, strict=True):
+        for event_id, entry, raw, due, late in zip(*[iter(flat)] * 5, strict=True):
             held = _Held(part, text(event_id), text(entry), raw, round(float(due)))
             if held.entry in part.held:
                 continue  # it was in hands while the partition was to be given up
@@ -197,7 +204,8 @@ class RedisSubscription:
             except ValueError:
                 record = held.event_id  # nobody knows whose it is, so it must hold back nothing
             part.held[held.entry] = held
-            self._lanes.add((part.tenant, record), held, held.due_ms / 1000)
+            received = received_ms(held.event_id) or 0
+            self._lanes.add((part.tenant, record), held, held.due_ms / 1000, of=received, late=late == b"1")
 
     async def _file(self, part: _Part, event_ids: Sequence[str]) -> None:
         """Events that are for nobody would stay for ever: no consumer is the last of theirs."""

@@ -5,7 +5,7 @@
 -- ARGV  1 event id, 2 event, 3 resource, 4 resource id, 5 source, 6 received at (s), 7 tags for L1,
 --       8 life of the dedupe key ('0' none), 9 longest log, 10 life of the counts, 11 token of a new epoch,
 --       12 life of an L1 lease with its margin in us, 13 life of the floors in s, 14 how far a floor may be ahead in s,
---       15 most floors, 16 '1' when nothing is shown, 17 life of the version key ('0' none), 18 number of the parcel's
+--       15 most floors, 16 'q' when nothing is shown, 'l' when the parcel is late, 17 life of the version key ('0' none), 18 number of the parcel's
 --       keys, 19 number of its arguments, then those, then floor, version, floor, version, ...
 -- Reply {event id, duplicate, latency in ms, position, registered, 1 unknown, which register it is, 1 parcel refused}
 local time = redis.call('TIME')
@@ -37,7 +37,9 @@ end
 
 -- What is appended in the same step; where there is no room for it, all of it is taken back and the caller told.
 if duplicate == 0 and parcel_keys > 0 and redis.call('EXISTS', KEYS[8]) == 0 then
-    local added = redis.pcall('XADD', KEYS[9], '*', 'id', event, 'e', ARGV[20], 'to', ARGV[22])
+    local entry = {'id', event, 'e', ARGV[20], 'to', ARGV[22]}
+    if string.find(ARGV[16], 'l', 1, true) then entry[7], entry[8] = 'late', '1' end
+    local added = redis.pcall('XADD', KEYS[9], '*', unpack(entry))
     if type(added) == 'table' then
         refused = 1
     else
@@ -87,7 +89,7 @@ end
 local last = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local prev = last[1] and last[1][1] or '0-0'
 local line = {'tags', ARGV[7], 'prev', prev}
-local shown = duplicate == 0 and refused == 0 and ARGV[16] ~= '1'
+local shown = duplicate == 0 and refused == 0 and not string.find(ARGV[16], 'q', 1, true)
 if shown then
     line = {'tags', ARGV[7], 'prev', prev, 'id', event, 'event', ARGV[2], 'resource', ARGV[3], 'resource_id', ARGV[4],
         'source', ARGV[5], 'latency_ms', latency}

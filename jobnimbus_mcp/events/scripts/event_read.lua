@@ -3,7 +3,7 @@
 -- ARGV  1 consumer, 2 most entries of each stream, 3.. partition, token of the lease, where to read on ('>' or an entry
 --       of the pending list), ...
 -- Reply for each stream {0} its lease is lost, or {1, number read, last entry read ('' none), {event id, entry, event,
---       due in ms, ...}, {event id of one that is for nobody, ...}}
+--       due in ms, '1' when it is late, ...}, {event id of one that is for nobody, ...}}
 local reply = {}
 for k = 3, #KEYS do
     local p, token, from = unpack(ARGV, 3 * k - 6, 3 * k - 4)
@@ -32,6 +32,7 @@ for k = 3, #KEYS do
             if due then
                 local n = #rows
                 rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = fields.id, entry[1], fields.e, due
+                rows[n + 5] = fields.late or ''
             else
                 nothing[#nothing + 1] = entry[1]
             end

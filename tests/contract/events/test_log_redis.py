@@ -20,6 +20,7 @@ from jobnimbus_mcp.errors import InvalidInput
 from jobnimbus_mcp.events import keys_redis, subscription_redis
 from jobnimbus_mcp.events.event import PARTITIONS, Event, event_id_at, partition_of
 from jobnimbus_mcp.events.log_redis import RedisEvents
+from jobnimbus_mcp.events.ownership_redis import HOLD_S
 from jobnimbus_mcp.events.ports import Attempt, EventQuery, EventsUnavailable, Fate, Settled, Taken, Traced
 
 NOW = 1_790_000_000.0
@@ -356,6 +357,56 @@ async def test_a_parcel_in_the_bump_leaves_what_append_leaves(acme: RedisWorld, 
     await RedisStore(client).append_and_bump("acme", ("jobs",), notice, Call.begin(acme.clock, "r"))
     await client.aclose()
     assert left() == appended
+
+
+async def bumped(world: RedisWorld, log: Any, event: Event, *, late: bool) -> None:
+    """The event, appended in the step of an invalidation; `late`: out of a journal."""
+    keys, args = log.parcel(event, {"settle": NOW})
+    texts = tuple(arg.decode() if isinstance(arg, bytes) else str(arg) for arg in args)
+    client = connect(world.url)
+    notice = Notice(
+        event.name, "jobs", "j1", "webhook", NOW, event.event_id, parcel=Parcel(tuple(keys), texts), late=late
+    )
+    await RedisStore(client).append_and_bump("acme", ("jobs",), notice, Call.begin(world.clock, "r"))
+    await client.aclose()
+
+
+async def handled(world: RedisWorld, hand: Any, number: int) -> list[str]:
+    """Ids of the next events, each done before another of its record comes."""
+    found: list[str] = []
+    async with asyncio.timeout(BOUND_S):
+        while len(found) < number:
+            for taken in await hand.take(5, wait_s=1.0):
+                found.append(taken.event.event_id)
+                await hand.settle([done(world, taken)])
+    return found
+
+
+async def test_what_comes_out_of_a_journal_goes_before_what_has_overtaken_it(acme: RedisWorld) -> None:
+    log = await acme.log()
+    first, second, third = (change(number, "j1") for number in (1, 2, 3))
+    for event, late in ((second, False), (third, False), (first, True)):
+        await bumped(acme, log, event, late=late)
+    assert await handled(acme, log.subscribe("settle"), 3) == [first.event_id, second.event_id, third.event_id]
+
+
+async def test_after_the_server_was_away_nothing_is_handed_out_before_the_journals_had_their_time(
+    acme: RedisWorld, server: Any
+) -> None:
+    log = await acme.log()
+    first, second = (change(number, "j1") for number in (1, 2))
+    hand = log.subscribe("settle")
+    assert await hand.take(1, wait_s=0) == ()
+    # the wait for news has begun when it is there to be cut
+    async with asyncio.timeout(BOUND_S):
+        while not server.client_kill_filter(_type="normal", skipme=True):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    cut_at = acme.clock.monotonic()
+    await bumped(acme, log, second, late=False)
+    assert await hand.take(1, wait_s=0.5) == ()
+    await bumped(acme, log, first, late=True)
+    assert await handled(acme, hand, 2) == [first.event_id, second.event_id]
+    assert acme.clock.monotonic() - cut_at >= HOLD_S - 0.5
 
 
 async def test_pages_show_the_latest_first_from_the_live_ones_and_the_archive(acme: RedisWorld) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,7 +183,7 @@ async def test_what_the_journal_took_over_is_told_as_it_was_and_costs_no_more_th
         world.store.deaf = False
         await later(world, DEBT_RETRY_S)
         assert world.guarded.indebted == ()
-        assert world.store.bumps == [(("jobs", "jobs:detail:j1"), notice)]
+        assert world.store.bumps == [(("jobs", "jobs:detail:j1"), replace(notice, late=True))]
         assert world.store.renewals == 0
         assert (await world.read(OTHER)).verdict is Verdict.HIT
         assert world.disk.lines == {}

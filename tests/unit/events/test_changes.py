@@ -73,6 +73,7 @@ class Accounts:
         self.away = False
         self.full = False
         self.done: list[tuple[Any, ...]] = []
+        self.waits: list[str] = []
 
     async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
         if self.away:
@@ -84,6 +85,9 @@ class Accounts:
         if not self.full:
             self.done.append(("deferred", tenant, tags, notice, notice.floors))
         return not self.full
+
+    async def caught_up(self, tenant: str, within_s: float) -> None:
+        self.waits.append(tenant)
 
     async def renew_epoch(self, tenant: str, call: Call, *, reason: str) -> None:
         self.done.append(("renewed", tenant))
@@ -181,3 +185,12 @@ async def test_with_the_store_away_the_journal_has_the_event_or_its_log_is_told_
     appended = await appending(accounts, Tally(), way)(EVENT, call())
     assert appended.journalled
     assert [event_id for event_id, _ in way.appends] == ([] if parcelled else ["evt_1"])
+
+
+async def test_an_event_waits_for_those_in_the_journal_and_its_sender_for_it_when_it_went_there() -> None:
+    accounts = Accounts()
+    await appending(accounts, Tally())(EVENT, call())
+    assert accounts.waits == ["stamford"]
+    accounts.away = True
+    await appending(accounts, Tally())(EVENT, call())
+    assert accounts.waits == ["stamford"] * 3

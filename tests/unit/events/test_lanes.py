@@ -168,3 +168,55 @@ def test_lanes_do_what_looking_at_everything_would_do(steps: list[tuple[Any, ...
         assert lanes.next_due() == (heads[0][0] if heads else None)
         assert len(lanes) == len(naive.rows)
         assert all(lanes.is_out(key) == (key in naive.out) for key in range(added))
+
+
+def test_what_is_late_comes_before_what_is_of_a_later_time_and_not_out() -> None:
+    lanes: Lanes[str] = Lanes()
+    for key, of in (("second", 2.0), ("third", 3.0)):
+        lanes.add("r", key, 0.0, of=of)
+    lanes.add("r", "first", 0.0, of=1.0, late=True)
+    assert in_order(lanes) == ["first", "second", "third"]
+
+
+def test_what_is_late_stays_behind_what_is_out_and_before_the_rest() -> None:
+    lanes: Lanes[str] = Lanes()
+    for key, of in (("second", 2.0), ("third", 3.0)):
+        lanes.add("r", key, 0.0, of=of)
+    assert lanes.ready(0.0, 1) == ["second"]
+    lanes.add("r", "first", 0.0, of=1.0, late=True)
+    lanes.finish("second")
+    assert in_order(lanes) == ["first", "third"]
+
+
+def test_several_late_ones_keep_the_order_of_their_times_and_equal_ones_that_of_their_coming() -> None:
+    lanes: Lanes[str] = Lanes()
+    lanes.add("r", "fourth", 0.0, of=4.0)
+    for key, of in (("first", 1.0), ("second", 2.0), ("also second", 2.0), ("third", 3.0)):
+        lanes.add("r", key, 0.0, of=of, late=True)
+    assert in_order(lanes) == ["first", "second", "also second", "third", "fourth"]
+
+
+def test_what_is_not_late_comes_last_whatever_its_time() -> None:
+    lanes: Lanes[str] = Lanes()
+    lanes.add("r", "a", 0.0, of=9.0)
+    lanes.add("r", "b", 0.0, of=1.0)
+    assert in_order(lanes) == ["a", "b"]
+
+
+def test_a_late_head_that_is_not_due_holds_back_what_has_overtaken_it() -> None:
+    lanes: Lanes[str] = Lanes()
+    lanes.add("r", "second", 0.0, of=2.0)
+    lanes.add("r", "first", 5.0, of=1.0, late=True)
+    assert lanes.ready(1.0, 9) == []
+    assert lanes.next_due() == 5.0
+    assert in_order(lanes, now=5.0) == ["first", "second"]
+
+
+def in_order(lanes: Lanes[str], now: float = 0.0) -> list[str]:
+    """All of one record's keys, each finished before the next."""
+    found: list[str] = []
+    while ready := lanes.ready(now, 9):
+        (key,) = ready
+        found.append(key)
+        lanes.finish(key)
+    return found
