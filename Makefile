@@ -28,7 +28,7 @@ demo: $(STAMP) ## simulator and server in one process; no account, no Redis, no 
 	@$(BIN)/jobnimbus-mcp demo
 
 test: $(STAMP) ## the test suite, five minutes on two cores; tests on a real Redis need redis-server on PATH
-	$(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, types and who may import whom
 	$(BIN)/ruff check .
@@ -37,7 +37,7 @@ lint: $(STAMP) ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 check-long: $(STAMP) ## the suite with many more examples, and the tests marked long
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 3 -m "long or not long" --timeout 900 $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 900 $(PYTEST_ARGS)
 
 bench: $(STAMP) ## every benchmark; needs redis-server on PATH, and installs the caches to compare with
 	$(PIP) install --quiet --editable '.[bench]'

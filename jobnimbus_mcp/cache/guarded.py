@@ -129,8 +129,8 @@ class GuardedStore:
 
     async def caught_up(self, tenant: str, within_s: float) -> None:
         """Return when the journal holds no event of the tenant any more; `within_s` seconds at most, and at once while
-        the breaker is open. Who has an event answers after that, so that the sender's next one comes after it, whichever
-        process that is sent to."""
+        the breaker is open. Who has an event answers after that, so that the sender's next one comes after it,
+        whichever process that is sent to."""
         await self._repayer.caught_up(tenant, within_s)
 
     def owes(self, tenant: str) -> bool:

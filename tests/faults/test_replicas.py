@@ -47,6 +47,7 @@ async def test_no_read_is_older_than_acknowledged_whatever_happens_to_processes_
     assert told.endswith("holds\n")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_the_same_holds_over_http_with_servers_killed(redis_binary: str) -> None:
     told = await checked("--http", "--reads", "1500", "--faults", "kill,flush", "--seed", "12", within_s=100)

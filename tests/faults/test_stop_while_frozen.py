@@ -21,7 +21,7 @@ AFTER_GRACE_S = 2.0
 """What a stop within 5 s leaves after the calls in flight have had their 3 s."""
 
 
-@pytest.mark.parametrize("command_timeout_ms", [100, 2_500])
+@pytest.mark.parametrize("command_timeout_ms", [100, pytest.param(2_500, marks=pytest.mark.long)])
 async def test_a_stop_is_short_however_many_stores_are_frozen_and_whatever_a_command_may_take(
     start_redis: Callable[..., Any], tmp_path: Path, command_timeout_ms: int
 ) -> None:

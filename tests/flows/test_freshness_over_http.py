@@ -55,7 +55,7 @@ def version_of(record: dict[str, Any]) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("mode", ["barrier", "strict"])
+@pytest.mark.parametrize("mode", ["barrier", pytest.param("strict", marks=pytest.mark.long)])
 async def test_no_read_that_started_after_a_webhook_was_answered_is_older_than_it(
     open_world: Any, stage: Any, redis_url: str, mode: str
 ) -> None:
