@@ -426,7 +426,7 @@ async def test_the_promise_holds_while_a_replica_hears_nothing(redis_url: str, t
 )
 async def test_an_engine_with_one_rule_broken_is_caught(redis_url: str, broken: Rules) -> None:
     caught: list[tuple[Read, int]] = []
-    for seed in range(1, 6):
+    for seed in range(1, 13):
         history, _ = await run(redis_url, broken, seed, reads=4_000 if broken.troubled else 1_200)
         caught = history.violations()
         print(f"{broken}: seed {seed}, {len(caught)} violations")
