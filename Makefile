@@ -7,6 +7,8 @@ PIP ?= $(BIN)/python -m pip
 STAMP := $(VENV)/.installed
 # more arguments for pytest, e.g. make test PYTEST_ARGS="-k breaker"
 PYTEST_ARGS ?=
+# tests at once; most wait more than they work, those about time want a core each
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint check-long bench clean
@@ -28,7 +30,7 @@ demo: $(STAMP) ## simulator and server in one process; no account, no Redis, no 
 	@$(BIN)/jobnimbus-mcp demo
 
 test: $(STAMP) ## the test suite, five minutes on two cores; tests on a real Redis need redis-server on PATH
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, types and who may import whom
 	$(BIN)/ruff check .
@@ -37,7 +39,7 @@ lint: $(STAMP) ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 check-long: $(STAMP) ## the suite with many more examples, and the tests marked long
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 900 $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n $(WORKERS) -m "long or not long" --timeout 900 $(PYTEST_ARGS)
 
 bench: $(STAMP) ## every benchmark; needs redis-server on PATH, and installs the caches to compare with
 	$(PIP) install --quiet --editable '.[bench]'
