@@ -39,7 +39,8 @@ lint: $(STAMP) ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 check-long: $(STAMP) ## the suite with many more examples, and the tests marked long
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n $(WORKERS) -m "long or not long" --timeout 900 $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n $(WORKERS) -m "not alone" --timeout 900 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m alone --timeout 900 $(PYTEST_ARGS)
 
 bench: $(STAMP) ## every benchmark; needs redis-server on PATH, and installs the caches to compare with
 	$(PIP) install --quiet --editable '.[bench]'

@@ -205,11 +205,13 @@ def _run(*arguments: str, bound_s: float) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_a_burst_of_webhooks_is_answered_in_time_and_handled_whole_and_in_order() -> None:
     _run("--only", "burst", bound_s=180)
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_burst_loses_nothing_and_keeps_its_order_while_servers_workers_and_redis_are_killed(seed: int) -> None:
     _run("--only", "faults", "--seed", str(seed), bound_s=400)
