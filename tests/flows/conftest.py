@@ -166,8 +166,8 @@ class World:
     async def settled(self, instance: str = "stamford") -> None:
         """Return when nothing is due any more of what the clock has come to: the second renewal of a changed list."""
         async with asyncio.timeout(CALL_BOUND_S):
-            # what is waited for is done in these turns of the loop
-            while any(lag.due for lag in (await self.app.events.lag(instance)).values()):  # noqa: ASYNC110
+            log = self.app.events
+            while any(lag.due for lag in (await log.lag(instance)).values()):  # noqa: ASYNC110  # it is done in these turns
                 await asyncio.sleep(0)
 
     # -- who asks ----------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ async def test_whoever_lost_a_partition_changes_nothing(acme: RedisWorld, server
     assert traced is not None
     assert (traced.state, traced.attempts) == ("pending", 0)
     server.hset(SYS + "events-owners", field, "1|another.1")
-    hand._ownership.hurry()  # type: ignore[attr-defined] # the other one is gone
+    hand._ownership.hurry()  # type: ignore[attr-defined]  # the other one is gone
     (again,) = await hand.take(1, wait_s=BOUND_S)
     assert again.event == taken.event
 
@@ -152,7 +152,7 @@ async def test_nothing_is_begun_that_could_outlast_the_lease(acme: RedisWorld) -
             raise EventsUnavailable("TimeoutError")
         return await run(name, keys, args, tenant=tenant)
 
-    runner.run = without_beats  # type: ignore[method-assign]
+    runner.run = without_beats  # type: ignore[method-assign]  # one step replaced
     with pytest.raises(EventsUnavailable):
         await hand.take(1, wait_s=BOUND_S)
     await until(lambda: not log._ownership.lasts("acme"))
@@ -258,7 +258,7 @@ async def test_what_a_broken_connection_swallowed_is_read_again(acme: RedisWorld
             raise EventsUnavailable("ConnectionError")
         return reply
 
-    runner.run = swallow  # type: ignore[method-assign]
+    runner.run = swallow  # type: ignore[method-assign]  # one step replaced
     for number in range(3):
         await log.append(change(number, "j1"), {"settle": NOW})
     with pytest.raises(EventsUnavailable):
@@ -399,7 +399,7 @@ async def test_after_the_server_was_away_nothing_is_handed_out_before_the_journa
     assert await hand.take(1, wait_s=0) == ()
     # the wait for news has begun when it is there to be cut
     async with asyncio.timeout(BOUND_S):
-        while not server.client_kill_filter(_type="normal", skipme=True):  # noqa: ASYNC110
+        while not server.client_kill_filter(_type="normal", skipme=True):  # noqa: ASYNC110  # Redis tells nobody
             await asyncio.sleep(0.01)
     cut_at = acme.clock.monotonic()
     await bumped(acme, log, second, late=False)
@@ -511,7 +511,7 @@ async def test_what_is_appended_while_its_consumer_is_retired_is_given_up_too(ac
             await older.append(change(2), {"ghost": NOW})
         return await run(name, keys, args, tenant=tenant)
 
-    runner.run = meanwhile  # type: ignore[method-assign]
+    runner.run = meanwhile  # type: ignore[method-assign]  # one step replaced
     assert await log.retire(["settle"]) == 2
     traced = await log.show("acme", change(2).event_id)
     assert traced is not None
