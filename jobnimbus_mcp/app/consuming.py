@@ -36,7 +36,7 @@ from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.recorder import Recorder
-from jobnimbus_mcp.tools.registry import Toolbox
+from jobnimbus_mcp.tools.toolbox import Toolbox
 
 __all__ = ["Consuming", "Watching", "consumers_of", "heat_of", "watch"]
 

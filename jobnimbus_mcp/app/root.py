@@ -43,8 +43,9 @@ from jobnimbus_mcp.telemetry.recorder import NullRecorder, Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.account import get_webhooks_of
 from jobnimbus_mcp.tools.memo import AnswerMemo
-from jobnimbus_mcp.tools.registry import Toolbox, read_tools
+from jobnimbus_mcp.tools.registry import read_tools
 from jobnimbus_mcp.tools.server_mcp import McpFace
+from jobnimbus_mcp.tools.toolbox import Toolbox
 from jobnimbus_mcp.upstream.budget_by_account import BudgetByAccount
 from jobnimbus_mcp.upstream.budget_local import LocalBudget
 from jobnimbus_mcp.upstream.budget_redis import RedisBudget

@@ -18,8 +18,8 @@ from jobnimbus_mcp.gateway.reads import not_found
 from jobnimbus_mcp.gateway.resources import RESOURCE_KINDS, SCHEME, located
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.inputs import NoArgs
-from jobnimbus_mcp.tools.registry import Toolbox
 from jobnimbus_mcp.tools.spec import ToolSpec
+from jobnimbus_mcp.tools.toolbox import Toolbox
 
 __all__ = ["MIME_TYPE", "READ", "WATCH", "Proof", "Resources", "Template", "templates"]
 

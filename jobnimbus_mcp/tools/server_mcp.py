@@ -63,9 +63,9 @@ from jobnimbus_mcp.errors import (
 )
 from jobnimbus_mcp.gateway.headers import sole_value
 from jobnimbus_mcp.gateway.identity import API_KEY_HEADER, INSTANCE_HEADER, Identities
-from jobnimbus_mcp.tools.registry import Toolbox
 from jobnimbus_mcp.tools.resources import MIME_TYPE, READ, WATCH, Proof, Resources, templates
 from jobnimbus_mcp.tools.subscriptions import RECHECK_S, Unwatchable, Watches
+from jobnimbus_mcp.tools.toolbox import Toolbox
 
 __all__ = ["CACHE_META", "STDIO_GRACE_S", "TAKEN_WITHIN_S", "McpFace"]
 

@@ -36,7 +36,8 @@ from jobnimbus_mcp.simulator import Simulator
 from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.memo import AnswerMemo
-from jobnimbus_mcp.tools.registry import Toolbox, read_tools
+from jobnimbus_mcp.tools.registry import read_tools
+from jobnimbus_mcp.tools.toolbox import Toolbox
 from jobnimbus_mcp.upstream.budget_local import LocalBudget
 from jobnimbus_mcp.upstream.client import JobNimbusClient, upstream_breakers
 from jobnimbus_mcp.upstream.sender_http import HttpSender

@@ -23,7 +23,8 @@ from jobnimbus_mcp.gateway.reads import Gateway
 from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.memo import AnswerMemo
-from jobnimbus_mcp.tools.registry import Toolbox, read_tools
+from jobnimbus_mcp.tools.registry import read_tools
+from jobnimbus_mcp.tools.toolbox import Toolbox
 
 WHO = Caller("stamford", "k" * 16, "p" * 32, own_key=True)
 JOB = {"jnid": "mjob100000000000", "name": "Whitfield roof", "date_updated": 50}
