@@ -8,6 +8,11 @@
     |   +-- NotAllowed         403                     known caller, not this thing
     |   +-- UnknownTool        404 unknown_tool
     |   +-- RecordNotFound     404 not_found           JobNimbus has no such record (or hides it from this key)
+    |   +-- ConfirmationNeeded 400 confirmation_needed a person is to be asked first; nothing was done yet
+    |   +-- WriteRefused       400 write_refused       JobNimbus does not take the record as it was sent
+    |   +-- DuplicateRecord    409 duplicate_record    JobNimbus has a record of this name already
+    |   +-- WriteInProgress    409 write_in_progress   the same idempotency key is being worked on
+    |   +-- RateLimited        429 rate_limited        this caller's own share is used up
     +-- UpstreamError          JobNimbus, or the way to it
     |   +-- UpstreamUnauthorized  401 upstream_unauthorized   JobNimbus refused the key
     |   +-- UpstreamForbidden     403 upstream_forbidden      the key's access profile lacks the right
@@ -19,6 +24,7 @@
     |   +-- UpstreamUnreachable   502 upstream_unreachable    no connection
     |   +-- UpstreamUnreadable    502 upstream_unreadable     HTML, cut or senseless JSON with status 200
     |   +-- UpstreamCircuitOpen   502 upstream_circuit_open   not asked: too many calls failed of late
+    |   +-- WriteOutcomeUnknown   502 write_outcome_unknown   sent, and whether it was carried out could not be seen
     +-- OwnError               this server
         +-- BudgetExhausted    429 request_budget_exhausted   our own request budget for JobNimbus is used up
         +-- FeatureDisabled    503 admin_disabled, webhooks_disabled
@@ -36,6 +42,8 @@ __all__ = [
     "BudgetExhausted",
     "CacheUnavailable",
     "CallerError",
+    "ConfirmationNeeded",
+    "DuplicateRecord",
     "FeatureDisabled",
     "InternalError",
     "InvalidInput",
@@ -43,6 +51,7 @@ __all__ = [
     "NotAuthenticated",
     "OwnError",
     "ProjectError",
+    "RateLimited",
     "RecordNotFound",
     "SettingsError",
     "Stopping",
@@ -59,6 +68,9 @@ __all__ = [
     "UpstreamUnauthorized",
     "UpstreamUnreachable",
     "UpstreamUnreadable",
+    "WriteInProgress",
+    "WriteOutcomeUnknown",
+    "WriteRefused",
 ]
 
 
@@ -125,6 +137,44 @@ class RecordNotFound(CallerError):
     code, http_status = "not_found", 404
 
 
+class ConfirmationNeeded(CallerError):
+    """A person is to be asked first. `question` is for that person; it may name the record, so it is never logged."""
+
+    code = "confirmation_needed"
+
+    def __init__(self, question: str) -> None:
+        super().__init__(
+            f"{question} Nothing was done yet: ask the person you work for, and if they agree call again with "
+            "confirm: true.",
+            field="confirm",
+        )
+        self.question = question
+
+
+class WriteRefused(CallerError):
+    """JobNimbus does not take the record as it was sent; the message quotes it."""
+
+    code = "write_refused"
+
+
+class DuplicateRecord(CallerError):
+    """JobNimbus has a record of this name already."""
+
+    code, http_status = "duplicate_record", 409
+
+
+class WriteInProgress(CallerError):
+    """A write with the same idempotency key has not ended yet."""
+
+    code, http_status, retryable = "write_in_progress", 409, True
+
+
+class RateLimited(CallerError):
+    """This caller has made more requests than it may; `retry_after_s` says when the next is taken."""
+
+    code, http_status, retryable = "rate_limited", 429, True
+
+
 class UpstreamError(ProjectError):
     """JobNimbus, or the way to it."""
 
@@ -156,9 +206,13 @@ class UpstreamRateLimited(UpstreamError):
 
 
 class UpstreamRejected(UpstreamError):
-    """JobNimbus called our question wrong (a 4xx that is none of the others)."""
+    """JobNimbus called our question wrong (a 4xx that is none of the others).
+
+    `said`: its own words, for whoever sent the record; they may quote it, so they are never logged.
+    """
 
     code = "upstream_rejected"
+    said: str = ""
 
 
 class UpstreamServerError(UpstreamError):
@@ -189,6 +243,12 @@ class UpstreamCircuitOpen(UpstreamError):
     """Not asked: too many calls to this account's API failed of late."""
 
     code, retryable = "upstream_circuit_open", True
+
+
+class WriteOutcomeUnknown(UpstreamError):
+    """A write was sent, and whether JobNimbus carried it out could not be seen."""
+
+    code = "write_outcome_unknown"
 
 
 class OwnError(ProjectError):

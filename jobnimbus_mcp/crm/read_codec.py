@@ -44,6 +44,8 @@ def encode_read(read: Read) -> bytes:
         "size": read.size,
         "scope": sorted(read.scope),
     }
+    if read.part:
+        told["part"] = read.part
     try:
         return orjson.dumps(told)
     except TypeError as error:
@@ -72,6 +74,7 @@ def decode_read(raw: bytes | str) -> Read:
             offset=_number(told["offset"]),
             size=_number(told["size"]),
             scope=frozenset(_text(parent) for parent in _list(told["scope"])),
+            part=_text(told.get("part", "")),
         )
     except (KeyError, TypeError) as error:
         raise ValueError("no question") from error

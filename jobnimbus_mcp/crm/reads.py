@@ -38,7 +38,8 @@ class Shape(StrEnum):
         `"incomplete": "<why>"` when rows had to be left out.
     SCAN: every row that matches, checked here, the first `size` in the order asked for;
         `{"rows": [...]}`, with `"incomplete": "<why>"` when not all were seen.
-    WHOLE: the one document of its kind: `{"rows": [...]}` for users, the settings object for settings.
+    WHOLE: a document that is no list of records: `{"rows": [...]}` for users, groups and units, the settings object
+        for settings.
     """
 
     RECORD = "record"
@@ -49,7 +50,8 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One question. `scope`: ids of the records the rows hang on, empty for the whole account."""
+    """One question. `scope`: ids of the records the rows hang on, empty for the whole account. `part`: which of the
+    documents of its kind, where there are several ("" the main one)."""
 
     entity: Entity
     operation: Operation
@@ -60,6 +62,7 @@ class Read:
     offset: int = 0
     size: int = BLOCK_ROWS
     scope: frozenset[str] = frozenset()
+    part: str = ""
 
     @classmethod
     def record(cls, entity: Entity, jnid: str) -> Read:
@@ -90,8 +93,8 @@ class Read:
         return cls(entity, operation, Shape.SCAN, where=where, sort=sort, size=SCAN_ROWS_MAX, scope=scope)
 
     @classmethod
-    def whole(cls, entity: Entity) -> Read:
-        return cls(entity, Operation.LIST, Shape.WHOLE)
+    def whole(cls, entity: Entity, part: str = "") -> Read:
+        return cls(entity, Operation.LIST, Shape.WHOLE, part=part)
 
     @property
     def form(self) -> Mapping[str, Any]:
@@ -115,7 +118,7 @@ class Read:
         if self.shape is Shape.RECORD:
             return self.record_id
         if self.shape is Shape.WHOLE:
-            return "all"
+            return self.part or "all"
         text = json.dumps(self.form, separators=(",", ":"), sort_keys=True)
         if self.operation is Operation.SEARCH or self.where or len(text) > 120:
             return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

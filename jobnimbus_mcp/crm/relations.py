@@ -55,7 +55,11 @@ _UNDER_A_RECORD = (
     Entity.ACTIVITIES,
     Entity.TASKS,
     Entity.ESTIMATES,
+    Entity.INVOICES,
+    Entity.PAYMENTS,
     Entity.WORKORDERS,
+    Entity.MATERIALORDERS,
+    Entity.BUDGETS,
 )
 
 CHILDREN: Mapping[Entity, tuple[Entity, ...]] = MappingProxyType(
@@ -63,6 +67,8 @@ CHILDREN: Mapping[Entity, tuple[Entity, ...]] = MappingProxyType(
         Entity.JOBS: _UNDER_A_RECORD,
         Entity.CONTACTS: (*_UNDER_A_RECORD, Entity.JOBS),
         Entity.ESTIMATES: (Entity.ATTACHMENTS,),
+        Entity.INVOICES: (Entity.ATTACHMENTS, Entity.PAYMENTS),
+        Entity.MATERIALORDERS: (Entity.ATTACHMENTS,),
         Entity.WORKORDERS: (Entity.ATTACHMENTS, Entity.TASKS),
     }
 )
@@ -79,10 +85,30 @@ _ROLLUPS = frozenset(
         "last_estimate_number",
         "last_estimate_date_created",
         "last_estimate_date_estimate",
+        "approved_invoice_total",
+        "approved_invoice_due",
+        "last_invoice",
+        "last_invoice_jnid",
+        "last_invoice_number",
+        "last_invoice_date_created",
+        "last_invoice_date_invoice",
+        "last_budget_revenue",
+        "last_budget_gross_profit",
+        "last_budget_gross_margin",
+        "parent_approved_estimate_total",
+        "parent_approved_invoice_total",
+        "parent_approved_invoice_due",
+        "parent_last_estimate",
+        "parent_last_invoice",
     }
 )
 
-DERIVED_FIELDS: Mapping[Entity, frozenset[str]] = MappingProxyType({Entity.JOBS: _ROLLUPS, Entity.CONTACTS: _ROLLUPS})
+_PAID = frozenset({"total_paid", "due", "date_paid_in_full", "first_payment_date", "payments"})
+"""Of an invoice, as payments come in. A payment that is told of renews the invoices it names too."""
+
+DERIVED_FIELDS: Mapping[Entity, frozenset[str]] = MappingProxyType(
+    {Entity.JOBS: _ROLLUPS, Entity.CONTACTS: _ROLLUPS, Entity.WORKORDERS: _ROLLUPS, Entity.INVOICES: _PAID}
+)
 """The exceptions to the law: fields that JobNimbus computes from a record's children without touching the record (no
 webhook, no `date_updated`). They may lag until the entry's lifetime ends. Source: JobNimbus API documentation, shared
 record conventions ("rollups")."""
@@ -110,6 +136,10 @@ def tags_of_change(change: Change) -> tuple[str, ...]:
         tags.append(f"{Entity.CALENDAR}:list")
     if change.action is not Action.CREATED:
         tags += [f"{child}@{jnid}" for child in CHILDREN.get(entity, ())]
+    if entity is Entity.PAYMENTS:
+        # what is paid and due of an invoice moves with its payments, without a word about the invoice itself
+        tags += [f"{Entity.INVOICES}:list", f"{Entity.INVOICES}:search"]
+        tags += [f"{Entity.INVOICES}:detail:{parent}" for parent in sorted(change.parents or ())]
     # whatever happens to a record is also written to its activity log, and to that of the records it hangs on
     tags.append(f"{Entity.ACTIVITIES}:list")
     return tuple(dict.fromkeys(tags))
@@ -127,6 +157,8 @@ def floors_of_change(change: Change) -> dict[str, int]:
         floors[Entity.CALENDAR.value] = 0
     if change.action is not Action.CREATED:
         floors |= {f"{child}@{jnid}": 0 for child in CHILDREN.get(entity, ()) if child is not Entity.ACTIVITIES}
+    if entity is Entity.PAYMENTS:
+        floors[Entity.INVOICES.value] = 0
     floors[Entity.ACTIVITIES.value] = 0
     return floors
 

@@ -14,7 +14,7 @@ from jobnimbus_mcp.crm.entities import Action, Change, Entity, EntityRef, action
 from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.errors import UnknownPayload
 
-__all__ = ["ParsedBody", "dedupe_key", "event_name", "parse_body", "record_id", "version_key"]
+__all__ = ["ParsedBody", "dedupe_key", "event_name", "parents_of", "parse_body", "record_id", "version_key"]
 
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _EVENT = re.compile(r"(?:(?P<kind>.+)[.:/\s_-])?(?P<action>[A-Za-z]+)", re.DOTALL)
@@ -89,7 +89,7 @@ def parse_body(body: Any) -> ParsedBody:
     change = Change(
         ref=EntityRef(entity, jnid),
         action=Action.UNKNOWN if action is None else action,
-        parents=_parents(record),
+        parents=parents_of(record),
         occurred_at=_date(record.get("date_updated")),
     )
     return ParsedBody(event_name(change), change, _is_new(record, change))
@@ -210,10 +210,11 @@ def _same_id(record: Mapping[str, Any], entity: Entity | None) -> str | None:
     return jnid
 
 
-def _parents(record: Mapping[str, Any]) -> frozenset[str] | None:
+def parents_of(record: Mapping[str, Any]) -> frozenset[str] | None:
     """Ids of the records this one hangs on, or None where the body does not tell them all.
 
-    `primary` alone is not enough: it names one of the related records, and a list of another one would stay.
+    `primary` alone is not enough: it names one of the related records, and a list of another one would stay. A payment
+    also hangs on the invoices it pays.
     """
     related = record.get("related")
     if not isinstance(related, list) or len(related) > _MAX_RELATED:
@@ -221,6 +222,11 @@ def _parents(record: Mapping[str, Any]) -> frozenset[str] | None:
     links = list(related)
     if record.get("primary") is not None:
         links.append(record["primary"])
+    paid = record.get("invoices")
+    if isinstance(paid, list):
+        if len(paid) > _MAX_RELATED:
+            return None
+        links += [one.get("invoice_id") for one in paid if isinstance(one, Mapping)]
     parents = [record_id(link.get("id") if isinstance(link, Mapping) else link) for link in links]
     if any(parent is None for parent in parents):
         return None

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobnimbus_mcp.errors import InvalidInput, NotAuthenticated, SettingsError
+from jobnimbus_mcp.errors import InvalidInput, NotAllowed, NotAuthenticated, SettingsError
+from jobnimbus_mcp.gateway.access import EVERYTHING, Access
 
 __all__ = ["API_KEY_HEADER", "INSTANCE_HEADER", "Caller", "Identities", "Partitions"]
 
@@ -23,7 +24,7 @@ class Caller:
     """An account and the credential to ask it with. The credential goes to JobNimbus and nowhere else.
 
     `bearer`: the credential's own digest, which says whose acceptance counts where keys share a partition; "" where
-    the partition is this credential's alone.
+    the partition is this credential's alone. `access`: what the token it came in with allows.
     """
 
     instance: str
@@ -31,6 +32,7 @@ class Caller:
     partition: str
     own_key: bool
     bearer: str = ""
+    access: Access = EVERYTHING
 
 
 class Partitions:
@@ -101,14 +103,19 @@ class Identities:
             )
         return named
 
-    def identify(self, api_key: str | None, instance: str | None) -> Caller:
+    def identify(self, api_key: str | None, instance: str | None, access: Access = EVERYTHING) -> Caller:
         """The caller behind the two header values (None where a header was not sent).
 
         Raises:
             InvalidInput: a malformed key, an unknown account, or none named where several are configured.
+            NotAllowed: the token is not for this account.
             NotAuthenticated: no key given, and this server holds none for the account.
         """
+        if instance is None and access.instances is not None and len(access.instances) == 1:
+            instance = next(iter(access.instances))  # there is only one that can be meant
         account = self.instance(instance)
+        if not access.allows_instance(account):
+            raise NotAllowed("The token sent is not for this account.", code="instance_not_allowed")
         if api_key is not None and not _KEY.fullmatch(api_key):
             raise InvalidInput(
                 f"{API_KEY_HEADER} must be 16 to 256 letters, digits, hyphens or underscores.", field=API_KEY_HEADER
@@ -120,13 +127,13 @@ class Identities:
                 code="missing_credential",
                 field=API_KEY_HEADER,
             )
-        return self._caller(account, credential, own_key=api_key is not None)
+        return self._caller(account, credential, own_key=api_key is not None, access=access)
 
     def server_caller(self, instance: str) -> Caller | None:
         """The server's own credential for an account, or None when it holds none."""
         key = self._server_keys.get(instance)
         return None if key is None else self._caller(instance, key, own_key=False)
 
-    def _caller(self, instance: str, credential: str, *, own_key: bool) -> Caller:
+    def _caller(self, instance: str, credential: str, *, own_key: bool, access: Access = EVERYTHING) -> Caller:
         bearer = self._partitions.digest(instance, credential)
-        return Caller(instance, credential, self._partitions.shared_by(bearer), own_key, bearer)
+        return Caller(instance, credential, self._partitions.shared_by(bearer), own_key, bearer, access)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import tzinfo
 from functools import cached_property
 from typing import Any
@@ -14,14 +14,18 @@ from jobnimbus_mcp.crm.entities import Entity, is_jnid
 from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.crm.query import OneOf
 from jobnimbus_mcp.crm.reads import Operation, Read
-from jobnimbus_mcp.errors import ProjectError, RecordNotFound
+from jobnimbus_mcp.errors import ConfirmationNeeded, ProjectError, RecordNotFound
 from jobnimbus_mcp.gateway.answers import Answer, Outcome, Provenance, provenance_of
 from jobnimbus_mcp.gateway.directory import Directory
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway, not_found
+from jobnimbus_mcp.gateway.writes import Writer
 from jobnimbus_mcp.tools.memo import Recalled, Remembered, Used
 
-__all__ = ["ToolContext"]
+__all__ = ["Progress", "ToolContext"]
+
+Progress = Callable[[float, float | None, str], Awaitable[None]]
+"""Told (done, of how many or None, in words)."""
 
 _SURELY_JNID_FROM = 12
 """Shorter words of letters and digits may be job numbers as well as ids of old accounts; longer ones are ids.
@@ -44,6 +48,9 @@ class ToolContext:
         self.answers: list[Answer] = []
         self.used: list[Used] = []
         self.looked_at_clock = False
+        self.writer: Writer | None = None
+        self.confirmed = False
+        self.progress: Progress | None = None
         self._gateway = gateway
         self.recall: Callable[[], Remembered | None] | None = None
         self._made_before: dict[Read, Answer] = {}
@@ -102,6 +109,20 @@ class ToolContext:
         known = self.recall() if self.recall is not None else None
         if known is not None and self._same(known.used):
             raise Recalled(known.data)
+
+    async def report(self, done: float, total: float | None, text: str) -> None:
+        """Tell the caller how far this got, where it wants to hear that."""
+        if self.progress is not None:
+            await self.progress(done, total, text)
+
+    def confirm(self, given: bool, question: str) -> None:
+        """Go on only if a person has agreed.
+
+        Raises:
+            ConfirmationNeeded: nobody has, as far as is known.
+        """
+        if not (given or self.confirmed):
+            raise ConfirmationNeeded(question)
 
     def now(self) -> float:
         """Epoch seconds; an answer that depends on more of it than the day is good for this moment only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +15,43 @@ from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.inputs import schema_of
 from jobnimbus_mcp.tools.listing import Listing
 
-__all__ = ["LIST_OUTPUT", "RECORD_OUTPUT", "ToolSpec"]
+__all__ = ["LIST_OUTPUT", "RECORD_OUTPUT", "TOOLSETS", "WRITE_OUTPUT", "Effect", "ToolSpec"]
 
 Plan = Callable[[ToolContext, Any], Awaitable[Listing]]
 Handler = Callable[[ToolContext, Any], Awaitable[dict[str, Any]]]
+
+
+class Effect(Enum):
+    """What a call does to JobNimbus: nothing, add, overwrite, remove, or much of either at once."""
+
+    READ = "read"
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    BULK = "bulk"
+
+    @property
+    def writes(self) -> bool:
+        return self is not Effect.READ
+
+
+TOOLSETS = {
+    "crm": "contacts and jobs",
+    "work": "tasks, activities, the calendar, work orders and material orders",
+    "sales": "estimates, invoices, payments, budgets and products",
+    "files": "files and photos",
+    "account": "users, statuses, workflows and other settings, webhooks",
+    "bulk": "many records at once",
+}
+"""Groups of tools; `default` is a choice across them, `all` is all of them, `meta` finds and uses the others."""
+
+_ANNOTATIONS = {
+    Effect.READ: {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True},
+    Effect.CREATE: {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": False},
+    Effect.UPDATE: {"readOnlyHint": False, "destructiveHint": True, "idempotentHint": True},
+    Effect.DELETE: {"readOnlyHint": False, "destructiveHint": True, "idempotentHint": True},
+    Effect.BULK: {"readOnlyHint": False, "destructiveHint": True, "idempotentHint": False},
+}
 
 LIST_OUTPUT: dict[str, Any] = {
     "type": "object",
@@ -49,11 +83,27 @@ RECORD_OUTPUT: dict[str, Any] = {
     },
     "required": ["record", "as_of"],
 }
+WRITE_OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "done": {"enum": ["created", "updated", "deleted", "unchanged"]},
+        "jnid": {"type": "string"},
+        "record": {"type": "object"},
+        "changed": {"type": "object", "description": "field -> [before, after]"},
+        "replayed": {"type": "boolean", "description": "It had been done before, under the same idempotency_key."},
+        "note": {"type": "string"},
+    },
+    "required": ["done"],
+}
 
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """Exactly one of `plan` (a list tool: says what to list) and `handler` (makes the whole answer) is given."""
+    """Exactly one of `plan` (a list tool: says what to list) and `handler` (makes the whole answer) is given.
+
+    `toolset`: one of TOOLSETS, or "meta". `default`: it is listed where nobody chose toolsets. `long`: it may take
+    longer than a call usually may, where its caller hears of its progress meanwhile.
+    """
 
     name: str
     title: str
@@ -63,6 +113,10 @@ class ToolSpec:
     output: dict[str, Any] | None = None
     plan: Plan | None = None
     handler: Handler | None = None
+    effect: Effect = Effect.READ
+    toolset: str = "crm"
+    default: bool = True
+    long: bool = False
 
     @cached_property
     def input_schema(self) -> dict[str, Any]:
@@ -80,13 +134,7 @@ class ToolSpec:
             "title": self.title,
             "description": self.description,
             "inputSchema": self.input_schema,
-            "annotations": {
-                "title": self.title,
-                "readOnlyHint": True,
-                "destructiveHint": False,
-                "idempotentHint": True,
-                "openWorldHint": True,
-            },
+            "annotations": {"title": self.title, **_ANNOTATIONS[self.effect], "openWorldHint": True},
         }
         if self.output is not None:
             shown["outputSchema"] = self.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -13,22 +14,29 @@ from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
-from jobnimbus_mcp.errors import InternalError, InvalidInput, ProjectError, UnknownTool
+from jobnimbus_mcp.errors import InternalError, InvalidInput, NotAllowed, ProjectError, UnknownTool
+from jobnimbus_mcp.gateway.access import EVERYTHING, Access
 from jobnimbus_mcp.gateway.answers import Provenance, Status, Tier, ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway
+from jobnimbus_mcp.gateway.writes import Writer
 from jobnimbus_mcp.telemetry.defects import defect_fields
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools import inputs
-from jobnimbus_mcp.tools.context import ToolContext
+from jobnimbus_mcp.tools.context import Progress, ToolContext
 from jobnimbus_mcp.tools.cursor import Cursor, merged_arguments, question_of
 from jobnimbus_mcp.tools.dates import whole_days
 from jobnimbus_mcp.tools.listing import list_answer
 from jobnimbus_mcp.tools.memo import AnswerMemo, Recalled, Remembered, memo_key
 from jobnimbus_mcp.tools.spec import ToolSpec
 
-__all__ = ["Toolbox"]
+__all__ = ["META", "USE_TOOL", "Toolbox"]
+
+META = "meta"
+"""The toolset of the tools that find and use others; everybody has it."""
+
+USE_TOOL = "use_tool"
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,40 @@ class Toolbox:
     recorder: Recorder
     log: FilteringBoundLogger
     memo: AnswerMemo
+    writer: Writer | None = None
+    read_only: bool = False
+    toolsets: frozenset[str] = frozenset({"default"})
 
-    def listing(self) -> list[dict[str, Any]]:
-        """Every tool as tools/list shows it."""
-        return [spec.listing for spec in self.specs]
+    def listing(self, access: Access = EVERYTHING) -> list[dict[str, Any]]:
+        """The tools that tools/list shows to whoever has this access; others may be used that are not shown."""
+        return [spec.listing for spec in self.shown(access)]
+
+    def shown(self, access: Access = EVERYTHING) -> list[ToolSpec]:
+        """Of a caller whose token names its tools those, of others the server's own choice."""
+        chosen = self.toolsets if access.toolsets is None else access.toolsets
+        if access.toolsets is None and access.tools is not None:
+            chosen = frozenset()
+        return [
+            spec
+            for spec in self.specs
+            if self.usable(spec, access)
+            and (
+                spec.toolset in (*chosen, META)
+                or "all" in chosen
+                or (spec.default and "default" in chosen)
+                or (access.tools is not None and spec.name in access.tools)
+            )
+        ]
+
+    def usable(self, spec: ToolSpec, access: Access) -> bool:
+        """May this caller use the tool?"""
+        if spec.effect.writes and (self.read_only or access.read_only or self.writer is None):
+            return False
+        if access.allows_every_tool or spec.toolset == META:
+            return True
+        sets, tools = access.toolsets or frozenset(), access.tools or frozenset()
+        in_default = spec.default and "default" in sets
+        return "all" in sets or in_default or spec.toolset in sets or spec.name in tools
 
     def spec(self, name: str) -> ToolSpec:
         """The tool of this name.
@@ -55,10 +93,14 @@ class Toolbox:
         Raises:
             UnknownTool: there is none.
         """
-        for spec in self.specs:
-            if spec.name == name:
-                return spec
-        raise UnknownTool("There is no tool of this name; tools/list tells which there are.", field="name")
+        spec = self._by_name.get(name)
+        if spec is None:
+            raise UnknownTool("There is no tool of this name; find_tools tells which there are.", field="name")
+        return spec
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, ToolSpec]:
+        return {spec.name: spec for spec in self.specs}
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Return when there is such a tool and it takes these arguments.
@@ -71,17 +113,45 @@ class Toolbox:
         merged, _ = merged_arguments(spec.name, arguments)
         _validated(spec, merged)
 
-    async def call(self, name: str, arguments: Mapping[str, Any], who: Caller, call: Call) -> ToolAnswer:
-        """The tool's answer.
+    def unwrapped(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        """The tool that is meant and its arguments: use_tool names another one.
 
         Raises:
+            InvalidInput: use_tool without a name, with arguments that are no object, or of itself.
+        """
+        if name != USE_TOOL:
+            return name, arguments
+        meant, given = arguments.get("name"), arguments.get("arguments", {})
+        if not isinstance(meant, str) or meant == USE_TOOL:
+            raise InvalidInput("name must be the name of a tool, as find_tools tells it.", field="name")
+        if not isinstance(given, Mapping):
+            raise InvalidInput("arguments must be a JSON object.", field="arguments")
+        return meant, given
+
+    async def call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        who: Caller,
+        call: Call,
+        *,
+        confirmed: bool = False,
+        progress: Progress | None = None,
+    ) -> ToolAnswer:
+        """The tool's answer. `confirmed`: a person has agreed to what it does. `progress`: is told how far it got.
+
+        Raises:
+            ConfirmationNeeded: a person is to be asked first.
             ProjectError: by its kind; an unexpected error becomes an InternalError, its details in the log.
         """
+        name, arguments = self.unwrapped(name, arguments)
         spec = self.spec(name)
         call.tool = spec.name
         ctx = ToolContext(self.gateway, who, call, self.clock, self.zone, self.answer_max_bytes)
+        ctx.writer, ctx.confirmed, ctx.progress = self.writer, confirmed, progress
         outcome, shown = "cancelled", {}
         try:
+            self._refuse_unusable(spec, who.access)
             data = await self._run(spec, arguments, ctx)
             cache = ctx.provenance().envelope(self.clock.now()) if ctx.outcomes else self._uncached(ctx)
             shown = {"status": cache["status"], "tier": cache["tier"], "age_s": cache["ageSeconds"]}
@@ -112,6 +182,8 @@ class Toolbox:
         merged, cursor = merged_arguments(spec.name, arguments)
         args = _validated(spec, merged)
         ctx.max_age_s = getattr(args, "max_age_s", None)
+        if spec.effect.writes:
+            return orjson.dumps(await self._structured(spec, ctx, args, merged, cursor))
         key = memo_key(spec.name, ctx.caller, arguments, whole_days(self.clock.now(), self.zone, 0)[0])
         if ctx.max_age_s != 0:
             known = self.memo.get(key)
@@ -135,6 +207,13 @@ class Toolbox:
             return await list_answer(ctx, await spec.plan(ctx, args), args, question_of(merged), cursor)
         assert spec.handler is not None
         return await spec.handler(ctx, args)
+
+    def _refuse_unusable(self, spec: ToolSpec, access: Access) -> None:
+        if self.usable(spec, access):
+            return
+        if spec.effect.writes and (self.read_only or access.read_only):
+            raise NotAllowed(f"{spec.name} changes JobNimbus, and this connection may only read.", code="read_only")
+        raise NotAllowed(f"The token sent may not use {spec.name}.", code="tool_not_allowed", field="name")
 
     def _refuse_unknown(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
         unknown = sorted(set(arguments) - spec.argument_names)

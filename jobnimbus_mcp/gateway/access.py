@@ -1,0 +1,36 @@
+"""Access: what whoever holds a token may do. Made by the doors, carried by the caller, minded by the tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EVERYTHING", "Access"]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`client`: the name under which what this caller does is counted, limited and audited; "" is nobody in particular.
+
+    `instances`, `toolsets`, `tools`: what may be used; None is no bound. A tool may be used when its toolset is in
+    `toolsets` or its name is in `tools`; with both None, every tool may. `read_only`: nothing that writes.
+    `requests_per_minute`: of this client; None is the server's own setting, 0 no limit.
+    """
+
+    client: str = ""
+    instances: frozenset[str] | None = None
+    toolsets: frozenset[str] | None = None
+    tools: frozenset[str] | None = None
+    read_only: bool = False
+    requests_per_minute: int | None = None
+
+    def allows_instance(self, instance: str) -> bool:
+        return self.instances is None or instance in self.instances
+
+    @property
+    def allows_every_tool(self) -> bool:
+        """No list of toolsets or tools bounds it."""
+        return self.toolsets is None and self.tools is None
+
+
+EVERYTHING = Access()
+"""Of callers who need no token of their own: stdio, and a server without tokens."""
