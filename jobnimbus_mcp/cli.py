@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from jobnimbus_mcp.telemetry.logging import configure
 if TYPE_CHECKING:
     # imported where they are used, so that a worker or `--help` does not pay for all of them
     from jobnimbus_mcp.doctor import Finding
+    from jobnimbus_mcp.doctor.connect import Block, Place
     from jobnimbus_mcp.simulator import Simulator
 
 __all__ = ["main"]
@@ -134,9 +136,15 @@ def serve(
 
 
 @app.command(epilog="Example: jobnimbus-mcp stdio < requests.jsonl")
-def stdio() -> None:
+def stdio(
+    env_file: Annotated[
+        str, typer.Option("--env-file", help="Settings file, for hosts that start this in a directory of their own.")
+    ] = ENV_FILE,
+) -> None:
     """The MCP server on stdin and stdout; logs only on stderr."""
-    settings = _settings()
+    if env_file != ENV_FILE and not os.path.isfile(env_file):
+        raise SettingsError(f"--env-file: there is no file {env_file}")
+    settings = _settings(env_file)
     from jobnimbus_mcp.app import run_stdio
 
     _run_until_told(run_stdio(settings))
@@ -186,10 +194,13 @@ def simulate(
 
 @app.command(epilog="Example: jobnimbus-mcp doctor")
 def doctor() -> None:
-    """Checks settings, Redis, keys, webhooks and events: a line each, with what to change. Exits 1 when one is bad."""
+    """Checks settings, Redis, keys, webhooks and events: a line each, with what to change; then how an agent is
+    connected, a block to paste for each host. Exits 1 when a finding is bad."""
     from jobnimbus_mcp.doctor import Finding, Level, worst
+    from jobnimbus_mcp.doctor.connect import blocks
 
     configure("error")
+    connect: tuple[Block, ...] = ()
     try:
         settings = Settings.from_env(os.environ, env_file=ENV_FILE)
     except SettingsError as wrong:
@@ -198,15 +209,32 @@ def doctor() -> None:
         told = f"understood; accounts: {', '.join(settings.instances)}."
         _stop_on_signals()
         findings = [Finding(Level.OK, "settings", told), *asyncio.run(_examine(settings))]
+        connect = blocks(settings, _place(settings))
     for finding in findings:
         print(f"{finding.level.value:<5} {finding.subject}: {finding.sentence}")
+    for block in connect:
+        print(f"\nTo connect {block.host}, in {block.where}:\n\n{block.text}")
     raise typer.Exit(1 if worst(findings) is Level.BAD else 0)
 
 
-def _settings() -> Settings:
-    settings = Settings.from_env(os.environ, env_file=ENV_FILE)
+def _settings(env_file: str = ENV_FILE) -> Settings:
+    settings = Settings.from_env(os.environ, env_file=env_file)
     configure(settings.log_level, settings.log_format, secrets=settings.secret_values())
     return settings
+
+
+def _place(settings: Settings) -> Place:
+    """Where this command lies and the server is reached, as far as can be seen from here."""
+    from jobnimbus_mcp.doctor import is_loopback
+    from jobnimbus_mcp.doctor.connect import Place
+
+    env_file = os.path.abspath(ENV_FILE)
+    outside = [host for host in settings.allowed_hosts if not is_loopback(host)]
+    return Place(
+        command=shutil.which("jobnimbus-mcp") or os.path.abspath(sys.argv[0]),
+        env_file=env_file if os.path.isfile(env_file) else None,
+        public=outside[0] if outside else None,
+    )
 
 
 def _refuse_open_door(settings: Settings, host: str, *, insecure_loopback: bool) -> None:
@@ -214,9 +242,9 @@ def _refuse_open_door(settings: Settings, host: str, *, insecure_loopback: bool)
 
     if insecure_loopback and not is_loopback(host):
         raise SettingsError("--insecure-loopback goes with a loopback host only, such as --host 127.0.0.1")
-    if settings.holds_api_key and not settings.mcp_auth_tokens and not insecure_loopback:
+    if settings.holds_api_key and not settings.has_doors and not insecure_loopback:
         raise SettingsError(
-            "MCP_AUTH_TOKENS: needed, because the server holds a JobNimbus key that anybody could read with otherwise; "
+            "MCP_AUTH_TOKENS (or MCP_CLIENTS, or OAUTH_ISSUER_URL): needed, because the server holds a JobNimbus key that anybody could read with otherwise; "
             "set it, or try it on this machine with --insecure-loopback"
         )
 

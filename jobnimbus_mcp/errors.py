@@ -27,7 +27,7 @@
     |   +-- WriteOutcomeUnknown   502 write_outcome_unknown   sent, and whether it was carried out could not be seen
     +-- OwnError               this server
         +-- BudgetExhausted    429 request_budget_exhausted   our own request budget for JobNimbus is used up
-        +-- FeatureDisabled    503 admin_disabled, webhooks_disabled
+        +-- FeatureDisabled    503 admin_disabled, webhooks_disabled, file_host_refused
         +-- CacheUnavailable   503 cache_unavailable   an invalidation could not reach the cache
         +-- Stopping           503 stopping            the server is being stopped; another one, or the next, answers
         +-- SettingsError      (start only)            bad settings; all mistakes in one message
@@ -37,6 +37,8 @@
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 __all__ = [
     "BudgetExhausted",
@@ -176,9 +178,15 @@ class RateLimited(CallerError):
 
 
 class UpstreamError(ProjectError):
-    """JobNimbus, or the way to it."""
+    """JobNimbus, or the way to it. `sent`: the request may have reached JobNimbus; False is certain."""
 
     code, http_status = "upstream_error", 502
+    sent: bool = True
+
+    def unsent(self) -> Self:
+        """This error, of a request of which JobNimbus has seen nothing."""
+        self.sent = False
+        return self
 
 
 class UpstreamUnauthorized(UpstreamError):

@@ -12,8 +12,8 @@ from jobnimbus_mcp.cache.coherence import Coherence
 from jobnimbus_mcp.cache.guarded import GuardedStore
 from jobnimbus_mcp.cache.invalidate import Invalidator
 from jobnimbus_mcp.cache.notice import Applied, Notice
-from jobnimbus_mcp.cache.outcome import Outcome
-from jobnimbus_mcp.cache.ports import StoreHealth
+from jobnimbus_mcp.cache.outcome import Lying, Outcome
+from jobnimbus_mcp.cache.ports import History, StoreHealth
 from jobnimbus_mcp.cache.read_through import Admit, Loader, Question, ReadThrough
 from jobnimbus_mcp.call import Call
 
@@ -69,6 +69,14 @@ class Accounts:
         """As `ReadThrough.admitted`."""
         await self._of[tenant].cache.admitted(tenant, partition, admit, call, bearer=bearer)
 
+    async def lying(self, question: Question, call: Call) -> Lying | None:
+        """As `ReadThrough.lying`."""
+        return await self._of[question.key.tenant].cache.lying(question, call)
+
+    async def history(self, tenant: str, after: str, back_s: float, call: Call) -> History | None:
+        """As `ReadThrough.history`."""
+        return await self._of[tenant].cache.history(tenant, after, back_s, call)
+
     async def entries(
         self, tenant: str, *, entity: str | None = None, operation: str | None = None, limit: int = 100, call: Call
     ) -> list[dict[str, Any]]:
@@ -82,9 +90,11 @@ class Accounts:
 
     # -- invalidations -----------------------------------------------------------------------------------------------
 
-    async def append_and_bump(self, tenant: str, tags: Sequence[str], notice: Notice, call: Call) -> Applied:
+    async def append_and_bump(
+        self, tenant: str, tags: Sequence[str], notice: Notice, call: Call, *, tells: Sequence[str] = ()
+    ) -> Applied:
         """As `Invalidator.append_and_bump`."""
-        return await self._of[tenant].invalidator.append_and_bump(tenant, tags, notice, call)
+        return await self._of[tenant].invalidator.append_and_bump(tenant, tags, notice, call, tells=tells)
 
     async def defer(self, tenant: str, tags: Sequence[str], notice: Notice) -> bool:
         """As `GuardedStore.defer`."""

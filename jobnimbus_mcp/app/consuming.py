@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from jobnimbus_mcp.app.accounts import Accounts, StoreOfAccounts
 from jobnimbus_mcp.app.events import Events
 from jobnimbus_mcp.cache.notice import Notice
+from jobnimbus_mcp.cache.ports import SETTLED
 from jobnimbus_mcp.cache.scripts_redis import Scripts
 from jobnimbus_mcp.cache.system_keys import seen_key
 from jobnimbus_mcp.call import Call
@@ -99,7 +100,7 @@ def consumers_of(
     async def bump(instance: str, tags: Sequence[str]) -> None:
         call = Call.begin(clock, ids(), tool="settle")
         notice = Notice("index.settled", "any", "", "catch_up", clock.now(), ids(), quiet=True)
-        await accounts.append_and_bump(instance, tags, notice, call)
+        await accounts.append_and_bump(instance, tags, notice, call, tells=(SETTLED,))
 
     async def everywhere_dirty(instance: str) -> None:
         await accounts.everywhere(instance, Call.begin(clock, ids(), tool="notify"))

@@ -20,10 +20,13 @@ from jobnimbus_mcp import __version__
 from jobnimbus_mcp.app.accounts import Accounts
 from jobnimbus_mcp.app.changes import AppendAndBump, CountedInvalidations, received
 from jobnimbus_mcp.app.consuming import consumers_of, heat_of, watch
+from jobnimbus_mcp.app.doors import build_doors
 from jobnimbus_mcp.app.events import Events, EventSide, build_logs
 from jobnimbus_mcp.app.freshness import adaptive_lifetimes, modes_of, policies_of, refreshing
 from jobnimbus_mcp.app.secrets import all_revealed, revealed, some
 from jobnimbus_mcp.app.store import StoreParts, build_store
+from jobnimbus_mcp.app.toolset import build_toolbox
+from jobnimbus_mcp.app.writing import WriteTeller, receipts_of
 from jobnimbus_mcp.cache.ports import Store, StoreHealth
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock, SystemClock
@@ -36,6 +39,8 @@ from jobnimbus_mcp.gateway.changes_poll import ChangesPoll
 from jobnimbus_mcp.gateway.identity import Identities, Partitions
 from jobnimbus_mcp.gateway.policies import early_beta
 from jobnimbus_mcp.gateway.reads import LIFETIME_ONLY, Gateway
+from jobnimbus_mcp.gateway.reuse import Reuse
+from jobnimbus_mcp.gateway.writing import Writes
 from jobnimbus_mcp.resilience.breaker import State
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.metrics_prometheus import PrometheusRecorder
@@ -43,7 +48,6 @@ from jobnimbus_mcp.telemetry.recorder import NullRecorder, Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.account import get_webhooks_of
 from jobnimbus_mcp.tools.memo import AnswerMemo
-from jobnimbus_mcp.tools.registry import read_tools
 from jobnimbus_mcp.tools.server_mcp import McpFace
 from jobnimbus_mcp.tools.toolbox import Toolbox
 from jobnimbus_mcp.upstream.budget_by_account import BudgetByAccount
@@ -75,6 +79,7 @@ class Overrides:
     clock: Clock | None = None
     store: Store | None = None
     upstream_transport: httpx.AsyncBaseTransport | None = None
+    issuer_transport: httpx.AsyncBaseTransport | None = None
     random01: Callable[[], float] | None = None
     freeze_heap: bool = False
     background: bool = True
@@ -177,12 +182,14 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     policies = policies_of(settings, adaptive)
     heat = heat_of(accounts, clock, recorder)
     callers = server_callers(identities)
+    reuse = Reuse(accounts, clock, recorder)
     gateway = Gateway(
         accounts,
         client,
         policies,
         tally,
         consistency_of,
+        reuse=reuse,
         noted=heat.note,
         own_partitions={instance: caller.partition for instance, caller in callers.items()},
     )
@@ -191,26 +198,40 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
     async def arrived(instance: str) -> Mapping[str, Mapping[str, Any]]:
         return await received(accounts, seen, instance, clock, new_id())
 
-    toolbox = Toolbox(
-        read_tools(get_webhooks_of(_public_url(settings), hears_of_changes, arrived)),
+    append = AppendAndBump(accounts, side_of_events.ways, side_of_events.routes_of, tally=tally, recorder=recorder)
+    receipts = receipts_of(accounts, clock, new_id)
+    writes = Writes(
+        client,
         gateway,
-        clock,
-        settings.account_timezone,
-        settings.answer_max_bytes,
-        tally,
-        recorder,
-        log,
-        AnswerMemo(side.memo_bytes),
+        receipts,
+        WriteTeller(append, event_id=side_of_events.event_id, clock=clock),
+        clock=clock,
+        recorder=recorder,
+        log=log,
+        settle_s=settings.index_settle_s,
+    )
+    toolbox = build_toolbox(
+        settings,
+        gateway=gateway,
+        writes=writes,
+        rows_kept=receipts,
+        files=client,
+        get_webhooks=get_webhooks_of(_public_url(settings), hears_of_changes, arrived),
+        clock=clock,
+        tally=tally,
+        recorder=recorder,
+        log=log,
+        memo=AnswerMemo(side.memo_bytes),
     )
     # warming runs tools too: neither counted as anybody's calls nor noted as asked for
     unheard = replace(
         toolbox,
-        gateway=Gateway(accounts, client, policies, Tally(), consistency_of),
+        gateway=Gateway(accounts, client, policies, Tally(), consistency_of, reuse=reuse),
         tally=Tally(),
         recorder=NullRecorder(),
         memo=AnswerMemo(0),
+        writer=None,
     )
-    append = AppendAndBump(accounts, side_of_events.ways, side_of_events.routes_of, tally=tally, recorder=recorder)
 
     async def took_in(event: Event) -> None:
         await append(event, Call.begin(clock, event.event_id))
@@ -315,6 +336,8 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
                 consuming.running(),
                 side_of_events.opened(handled=given.handled),
                 watching.running(),
+                writes.running(),
+                doors.running(),
             ):
                 if any(one.redis is None for one in accounts.stores):
                     log.info("store is embedded", note="kept in this process; set REDIS_URL to share and keep it")
@@ -326,6 +349,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         finally:
             await sender.aclose()
 
+    doors = build_doors(settings, accounts, clock=clock, recorder=recorder, log=log, transport=given.issuer_transport)
     http_app = face.http_app(max_body_bytes=MAX_BODY_BYTES)
     parts = WebParts(
         clock=clock,
@@ -336,6 +360,10 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         instances=instances,
         allowed_hosts=settings.allowed_hosts,
         mcp_tokens=tuple(token.get_secret_value() for token in settings.mcp_auth_tokens),
+        clients=doors.clients,
+        oauth=doors.oauth,
+        caller_rate=doors.rate,
+        requests_per_minute=settings.caller_max_requests_per_minute,
         admin_token=revealed(settings.admin_token),
         access_log=settings.access_log,
         tools=toolbox,
@@ -386,6 +414,8 @@ def _sender(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> H
     return HttpSender(
         settings.jobnimbus_api_base_url,
         max_connections=concurrent * len(settings.instances) if concurrent else None,
+        upload_base_url=settings.jobnimbus_upload_base_url,
+        file_hosts=settings.jobnimbus_files_hosts,
         transport=transport,
     )
 

@@ -1,8 +1,8 @@
 """A value and what must be known of it <-> the bytes kept in the store.
 
     offset  size  field
-    0       1     format version, 2
-    1       1     flags: 1 negative, 2 gzip
+    0       1     format version, 3
+    1       1     flags: 1 negative, 2 gzip, 4 with a position
     2       2     length of the vector
     4       8     fetched_at, IEEE double, wall seconds
     12      4     size of the value before compression
@@ -14,7 +14,8 @@
     48      n     vector: epoch and generations, one a line
     48+n    2     length of the tags
     50+n    m     tags in the vector's order, one a line
-    50+n+m        payload
+    50+n+m  16    with a position: of the log, milliseconds and number; what came after may not be in the value
+    ...           payload
 
 Integers are big-endian. The scripts that look entries up read version, length, etag and vector at these offsets. The
 key is part of the checksum, so a value under another key, or another command's reply, is not taken for this one's. The
@@ -46,14 +47,15 @@ __all__ = [
     "peek",
 ]
 
-VERSION = 2
+VERSION = 3
 COMPRESS_ABOVE_BYTES = 1024
 _HEADER = struct.Struct(">BBHdII16sIII")
 _LENGTH = struct.Struct(">H")
+_POSITION = struct.Struct(">QQ")
 _NO_CHECKSUM = bytes(4)
 HEADER_BYTES = _HEADER.size
 ETAG_AT = slice(20, 36)
-_NEGATIVE, _GZIP = 1, 2
+_NEGATIVE, _GZIP, _PLACED = 1, 2, 4
 _LENGTH_MAX = 0xFFFF
 _MS_MAX = 0xFFFFFFFF
 
@@ -68,7 +70,8 @@ class ForeignEntry(CorruptEntry):
 
 class Entry(NamedTuple):
     """What was kept. `fresh_s` and `kept_s`: for how long after its fill it is fresh, and kept; what remains fresh is
-    `fresh_s - (kept_s - remaining life)`, whatever any clock says. `cost_s`: what its fetch took."""
+    `fresh_s - (kept_s - remaining life)`, whatever any clock says. `cost_s`: what its fetch took. `position`: of the
+    log; changes after it may not be in the value, all before it are. Empty: that is not known."""
 
     value: bytes
     negative: bool
@@ -77,6 +80,7 @@ class Entry(NamedTuple):
     fresh_s: float = 0.0
     kept_s: float = 0.0
     cost_s: float = 0.0
+    position: str = ""
 
 
 class Head(NamedTuple):
@@ -94,7 +98,7 @@ def encode(entry: Entry, *, key_text: str, vector: bytes, tags: Sequence[str], c
     """The bytes to keep.
 
     Raises:
-        ValueError: more tags than the format can name, or a lifetime that is no number.
+        ValueError: more tags than the format can name, a lifetime that is no number, or a position that is none.
     """
     tags_text = "\n".join(tags).encode()
     if len(vector) > _LENGTH_MAX or len(tags_text) > _LENGTH_MAX:
@@ -103,6 +107,10 @@ def encode(entry: Entry, *, key_text: str, vector: bytes, tags: Sequence[str], c
     if compress and len(payload) > COMPRESS_ABOVE_BYTES:
         # mtime=0: equal values give equal bytes. Level 1: within a tenth of level 6 on records, four times as fast.
         payload, flags = gzip.compress(payload, 1, mtime=0), flags | _GZIP
+    placed = b""
+    if entry.position:
+        milliseconds, _, number = entry.position.partition("-")
+        placed, flags = _POSITION.pack(int(milliseconds), int(number)), flags | _PLACED
     header = _HEADER.pack(
         VERSION,
         flags,
@@ -115,7 +123,7 @@ def encode(entry: Entry, *, key_text: str, vector: bytes, tags: Sequence[str], c
         _milliseconds(entry.kept_s),
         _milliseconds(entry.cost_s),
     )
-    body = b"".join((vector, _LENGTH.pack(len(tags_text)), tags_text, payload))
+    body = b"".join((vector, _LENGTH.pack(len(tags_text)), tags_text, placed, payload))
     checksum = zlib.crc32(body, zlib.crc32(header, zlib.crc32(key_text.encode())))
     return b"".join((header[:16], checksum.to_bytes(4, "big"), header[20:], body))
 
@@ -140,12 +148,17 @@ def decode(stored: bytes, *, key_text: str, tags: Sequence[str]) -> Entry:
     (tags_bytes,) = _LENGTH.unpack_from(stored, start - 2)
     if stored[start : start + tags_bytes] != "\n".join(tags).encode():
         raise CorruptEntry("other tags")
-    payload = stored[start + tags_bytes :]
+    start += tags_bytes
+    position = ""
+    if flags & _PLACED:
+        milliseconds, number = _POSITION.unpack_from(stored, start)
+        position, start = f"{milliseconds}-{number}", start + _POSITION.size
+    payload = stored[start:]
     value = _unpacked(payload, size) if flags & _GZIP else payload
     if len(value) != size:
         raise CorruptEntry("bad length")
     fresh_s, kept_s, cost_s = (life_ms / 1000 for life_ms in lives_ms)
-    return Entry(value, bool(flags & _NEGATIVE), fetched_at, etag.decode("ascii"), fresh_s, kept_s, cost_s)
+    return Entry(value, bool(flags & _NEGATIVE), fetched_at, etag.decode("ascii"), fresh_s, kept_s, cost_s, position)
 
 
 def peek(head: bytes) -> Head | None:

@@ -1,4 +1,8 @@
-"""One fetch: the origin is asked within the deadline, and its answer is kept if it is still true and does not lag."""
+"""One fetch: the origin is asked within the deadline, and its answer is kept if it is still true and does not lag.
+
+An answer may also be put together from what is kept. Then the origin has said nothing about the credential, so that is
+checked as before a hit, and the answer is kept for no longer than the credential's acceptance counts already.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from jobnimbus_mcp.cache.codec import Entry, encode
 from jobnimbus_mcp.cache.floors import LAGS, Life, life
 from jobnimbus_mcp.cache.holding import Holding
 from jobnimbus_mcp.cache.outcome import Loaded, Outcome, Status, Tier
-from jobnimbus_mcp.cache.ports import Floor, Store, StoreError
+from jobnimbus_mcp.cache.ports import Floor, Seen, Store, StoreError, Verdict
 from jobnimbus_mcp.cache.question import Errand, Look
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import UpstreamTimeout, UpstreamUnauthorized
@@ -75,12 +79,24 @@ class Fetcher:
         except UpstreamUnauthorized:
             await self._admission.refused(bearer, None if look is None else look.seen, call)
             raise
-        self._admission.accepted(bearer, asked_at)
+        if loaded.proved:
+            self._admission.accepted(bearer, asked_at)
+        else:
+            seen = Seen(Verdict.MISS, 0.0, 0.0) if look is None else look.seen
+            await self._admission.may_show(question.key, seen, errand.admit, call)
+        fetched_at = fetched_at if loaded.as_of is None else loaded.as_of
         cost_s = self._clock.monotonic() - asked_at
         lifetime = life(question.policy, loaded, question.settles, floors, self._random01())
         etag = self._etag(loaded, fetched_at)
         entry = Entry(
-            loaded.value, loaded.negative, fetched_at, etag, lifetime.fresh_s, lifetime.kept_s, min(cost_s, 3600.0)
+            loaded.value,
+            loaded.negative,
+            fetched_at,
+            etag,
+            lifetime.fresh_s,
+            lifetime.kept_s,
+            min(cost_s, 3600.0),
+            loaded.position,
         )
         outcome = Outcome(
             loaded.value,
@@ -98,7 +114,7 @@ class Fetcher:
             return False
         patience = asyncio.get_running_loop().call_later(self._fill_grace_s, answer, outcome)
         try:
-            kept, given_back = await self._keep(errand, look, entry, lifetime, token)
+            kept, given_back = await self._keep(errand, look, entry, lifetime, token, loaded.proved)
         finally:
             patience.cancel()
         answer(replace(outcome, ttl_s=lifetime.fresh_s) if kept else outcome)
@@ -115,18 +131,25 @@ class Fetcher:
                 raise UpstreamTimeout("No answer in time.") from error
             raise
 
-    async def _keep(self, errand: Errand, look: Look, entry: Entry, lifetime: Life, token: str) -> tuple[bool, bool]:
+    async def _keep(
+        self, errand: Errand, look: Look, entry: Entry, lifetime: Life, token: str, proved: bool = True
+    ) -> tuple[bool, bool]:
         """Keep the entry if nothing was invalidated since `look`: (is it kept, was the token's lease given back)."""
         question, key, seen, call = errand.question, errand.question.key, look.seen, errand.call
         result, stored = "failed", b""
         try:
+            admission_s = self._admission_s
+            if not proved and errand.admit is not None:
+                admission_s = seen.admitted_s - (self._clock.monotonic() - look.asked_at)
             if lifetime.lags:
                 result = "lagging"
+            elif admission_s <= 0:
+                result = "unproved"
             else:
                 stored = self._encoded(errand, look, entry)
                 result = "too_large"
             if not stored or len(stored) > question.policy.max_bytes:
-                if not seen.admitted:
+                if proved and not seen.admitted:
                     await self._admission.mark(bearer_of(key), seen.guard, call)
                 return False, False
             result, at = "failed", self._clock.monotonic()
@@ -136,7 +159,7 @@ class Fetcher:
                 seen,
                 stored,
                 ttl_s=lifetime.kept_s,
-                admission_s=self._admission_s,
+                admission_s=admission_s,
                 token=token,
                 call=call,
             )
@@ -150,7 +173,7 @@ class Fetcher:
                     at=at,
                     fresh_s=lifetime.fresh_s,
                     kept_s=lifetime.kept_s,
-                    admitted_s=self._admission_s,
+                    admitted_s=admission_s,
                 )
             return kept, True
         except StoreError:

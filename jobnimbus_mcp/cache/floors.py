@@ -17,6 +17,9 @@ _RESOLUTION_S = 1.0
 """Versions are whole seconds: in a list, an equal one may be of before a second change within the same second."""
 
 
+_LEAST_S = 0.001
+
+
 class Life(NamedTuple):
     """`lags`: what was fetched is known to be older than a change; it is given, labelled, and not kept."""
 
@@ -34,11 +37,15 @@ def life(
     as the origin may lag.
     """
     fresh_s = policy.ttl_s(negative=loaded.negative, random01=random01)
+    if loaded.fresh_s is not None:
+        fresh_s = max(_LEAST_S, min(fresh_s, loaded.fresh_s))
     longest_s = fresh_s
     if floors is None:
-        if settles or loaded.versions:
+        if (settles or loaded.versions) and not loaded.exact:
             longest_s = max(_RESOLUTION_S, policy.settle_s)
     else:
+        # Of an exact answer every record that a change has named was looked at by its id, which does not lag.
+        settles = () if loaded.exact else settles
         for name in settles:
             floor = floors.get(name)
             if floor is not None and floor.age_s < policy.settle_s:

@@ -23,6 +23,7 @@ from jobnimbus_mcp.cache.ports import (
     Ears,
     EntryRow,
     Heard,
+    History,
     Lead,
     Logged,
     LogRow,
@@ -250,6 +251,11 @@ class GuardedStore:
 
     async def changes(self, tenant: str, after: str, call: Call) -> list[Logged]:
         return await self._sent("changes", call, lambda: self._store.changes(tenant, after, call), background=True)
+
+    async def history(self, tenant: str, after: str, back_s: float, call: Call) -> History:
+        if tenant in self._debts:
+            raise StoreNotTried
+        return await self._sent("history", call, lambda: self._store.history(tenant, after, back_s, call))
 
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:
         return await self._store.listen(ears, block_s=block_s)

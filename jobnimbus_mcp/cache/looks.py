@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from jobnimbus_mcp.cache.codec import CorruptEntry, Entry, decode
+from jobnimbus_mcp.cache.codec import CorruptEntry, Entry, decode, peek
 from jobnimbus_mcp.cache.holding import Holding
-from jobnimbus_mcp.cache.outcome import Tier
+from jobnimbus_mcp.cache.outcome import Lying, Tier
 from jobnimbus_mcp.cache.plan import Found, fresh_left_s
 from jobnimbus_mcp.cache.ports import Seen, Store, StoreError, Verdict
 from jobnimbus_mcp.cache.question import Look, Question
@@ -82,5 +82,39 @@ class Looks:
             return None
         return Found(entry, tier, fresh_left_s(entry, seen.ttl_s), max(0.0, entry.kept_s - seen.ttl_s), dirty)
 
+    async def lying(self, question: Question, call: Call) -> Lying | None:
+        """What lies under the key within its lifetime, good or dirty, while the epoch is that of its fill."""
+        if not call.store_usable:
+            return None
+        key_text = question.key.text
+        held = self._holding.entry(key_text, None)
+        try:
+            look = await self.look(question, key_text, "" if held is None else held.etag, call, dirty=True)
+        except StoreError:
+            return None
+        found, seen = self.found(question, key_text, look, held), look.seen
+        if found is None or found.fresh_left_s <= 0:
+            return None
+        epoch, entry = _epoch(seen.vector), found.entry
+        if found.dirty:
+            # Only the bytes tell at which epoch they were kept; a valid entry's is the present one.
+            head = None if seen.value is None else peek(seen.value)
+            if head is None or not epoch or _epoch(head.vector) != epoch:
+                return None
+        return Lying(
+            entry.value,
+            entry.negative,
+            entry.fetched_at,
+            found.fresh_left_s,
+            entry.etag,
+            found.dirty,
+            entry.position,
+            epoch,
+        )
+
     async def aclose(self) -> None:
         await self._reads.aclose()
+
+
+def _epoch(vector: bytes) -> bytes:
+    return vector.partition(b"\n")[0]

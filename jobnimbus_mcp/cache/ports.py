@@ -32,11 +32,13 @@ __all__ = [
     "FLOOR_AHEAD_S",
     "FLOOR_LIFE_S",
     "GENERATION_LIFE_S",
+    "HISTORY_LINES",
     "L1_LEASE_S",
     "LEASE_MARGIN_S",
     "LOG_LENGTH",
     "NOTED_LIFE_S",
     "RATES_S",
+    "SETTLED",
     "START",
     "TALLY_BATCH_S",
     "WAKES_LENGTH",
@@ -45,6 +47,7 @@ __all__ = [
     "EntryRow",
     "Floor",
     "Heard",
+    "History",
     "Lead",
     "LeadVerdict",
     "LogRow",
@@ -108,6 +111,12 @@ WAKES_LIFE_S = 60
 
 EVERYTHING = "*"
 """What the log tells L1 in the place of a tag when everything of the tenant is invalid."""
+
+SETTLED = "settled"
+"""What the log tells beside tags that are renewed once more since the origin's index may have lagged: no new change."""
+
+HISTORY_LINES = 200
+"""Who is further behind than that had better ask the origin: that is one request."""
 
 ANY_ENTRY = "*"
 """In the place of an etag: whatever is kept is to be replaced."""
@@ -242,6 +251,31 @@ class Logged(NamedTuple):
     position: str
     previous: str
     tags: tuple[str, ...]
+
+
+class History(NamedTuple):
+    """What the log says of the time before now, by the store's clock. `position`: of its last line. `settled`: of the
+    last line that is older than was asked. `lines`: the further ones, oldest first, `HISTORY_LINES` at most."""
+
+    epoch: bytes
+    now_ms: int
+    position: str
+    settled: str
+    lines: tuple[Logged, ...]
+
+    def since(self, position: str) -> tuple[Logged, ...] | None:
+        """The lines after a position, oldest first; None when they are not all here: the log was cut, lost or is too
+        long."""
+        if order(position) > order(self.position):
+            return None
+        found, last = [], position
+        for line in self.lines:
+            if order(line.position) > order(position):
+                if line.previous != last:
+                    return None
+                found.append(line)
+                last = line.position
+        return tuple(found) if last == self.position else None
 
 
 class Wake(NamedTuple):
@@ -379,6 +413,10 @@ class Store(Protocol):
 
     async def changes(self, tenant: str, after: str, call: Call) -> list[Logged]:
         """The log's lines after a position, oldest first, at most a thousand."""
+        ...
+
+    async def history(self, tenant: str, after: str, back_s: float, call: Call) -> History:
+        """The log since a position (empty: since `back_s` ago), or since `back_s` ago where that is longer."""
         ...
 
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:

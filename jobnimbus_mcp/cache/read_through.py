@@ -19,7 +19,7 @@ from jobnimbus_mcp.cache.listing import HitCounts, list_entries
 from jobnimbus_mcp.cache.loads import Loads
 from jobnimbus_mcp.cache.looks import Looks
 from jobnimbus_mcp.cache.mode import Mode
-from jobnimbus_mcp.cache.outcome import Outcome, Status, Tier
+from jobnimbus_mcp.cache.outcome import Lying, Outcome, Status, Tier
 from jobnimbus_mcp.cache.plan import (
     CLOCKS_APART_S,
     ORIGIN_FAULTS,
@@ -29,7 +29,7 @@ from jobnimbus_mcp.cache.plan import (
     served,
     too_old,
 )
-from jobnimbus_mcp.cache.ports import Seen, Store, StoreError
+from jobnimbus_mcp.cache.ports import History, Seen, Store, StoreError
 from jobnimbus_mcp.cache.question import Errand, Loader, Look, Question
 from jobnimbus_mcp.cache.refresh import Refreshes
 from jobnimbus_mcp.cache.throttle import Throttle
@@ -150,6 +150,21 @@ class ReadThrough:
             await self._admission.require(Bearer(tenant, partition, bearer or partition), admit, call)
         else:
             await admit(call)
+
+    async def lying(self, question: Question, call: Call) -> Lying | None:
+        """What lies under the question's key, good or dirty, within its lifetime and of the present epoch; loads
+        nothing, and asks nobody about the credential. None also when the store is away."""
+        return await self._looks.lying(question, call) if self._enabled else None
+
+    async def history(self, tenant: str, after: str, back_s: float, call: Call) -> History | None:
+        """The log as `Store.history` tells it, None when the store is away."""
+        if not self._enabled or not call.store_usable:
+            return None
+        try:
+            return await self._store.history(tenant, after, back_s, call)
+        except StoreError:
+            call.store_usable = False
+            return None
 
     async def entries(
         self, tenant: str, *, entity: str | None = None, operation: str | None = None, limit: int = 100, call: Call

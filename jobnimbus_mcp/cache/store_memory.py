@@ -24,6 +24,7 @@ from jobnimbus_mcp.cache.ports import (
     FLOOR_LIFE_S,
     FLOORS_MOST,
     GENERATION_LIFE_S,
+    HISTORY_LINES,
     L1_LEASE_S,
     LEASE_MARGIN_S,
     NOTED_LIFE_S,
@@ -34,6 +35,7 @@ from jobnimbus_mcp.cache.ports import (
     EntryRow,
     Floor,
     Heard,
+    History,
     Lead,
     LeadVerdict,
     Logged,
@@ -49,6 +51,7 @@ from jobnimbus_mcp.cache.ports import (
     failure_life_s,
     has_applied,
     made_since,
+    order,
 )
 from jobnimbus_mcp.cache.streams_memory import Streams
 from jobnimbus_mcp.cache.system_keys import (
@@ -321,6 +324,19 @@ class MemoryStore:
     async def changes(self, tenant: str, after: str, call: Call) -> list[Logged]:
         self._reach()
         return self._streams.changes(tenant, after, _LINES)
+
+    async def history(self, tenant: str, after: str, back_s: float, call: Call) -> History:
+        self._reach()
+        now_ms = int(self._clock.now() * 1000)
+        settled = self._streams.last_before(tenant, now_ms - int(back_s * 1000))
+        begin = min(settled, after or settled, key=order)
+        return History(
+            self._keys.peek(epoch_key(tenant)) or b"",
+            now_ms,
+            self._streams.last(tenant),
+            settled,
+            tuple(self._streams.changes(tenant, begin, HISTORY_LINES)),
+        )
 
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:
         self._reach()

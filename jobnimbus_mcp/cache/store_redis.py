@@ -23,6 +23,7 @@ from jobnimbus_mcp.cache.ports import (
     FLOOR_LIFE_S,
     FLOORS_MOST,
     GENERATION_LIFE_S,
+    HISTORY_LINES,
     L1_LEASE_S,
     LEASE_MARGIN_S,
     LOG_LENGTH,
@@ -35,6 +36,7 @@ from jobnimbus_mcp.cache.ports import (
     EntryRow,
     Floor,
     Heard,
+    History,
     Lead,
     LeadVerdict,
     Logged,
@@ -321,6 +323,14 @@ class RedisStore:
     async def changes(self, tenant: str, after: str, call: Call) -> list[Logged]:
         lines = await self._scripts.run("changes", [log_key(tenant)], (after, _LINES), tenant=tenant)
         return [logged(position, pairs(flat)) for position, flat in lines]
+
+    async def history(self, tenant: str, after: str, back_s: float, call: Call) -> History:
+        keys, args = [log_key(tenant), epoch_key(tenant)], (after, max(0, int(back_s * 1000)), HISTORY_LINES)
+        match await self._scripts.run("history", keys, args, tenant=tenant):
+            case [bytes(epoch), bytes(now_ms), bytes(position), bytes(settled), list(lines)]:
+                told = tuple(logged(at, pairs(flat)) for at, flat in lines)
+                return History(epoch, int(now_ms), position.decode(), settled.decode(), told)
+        raise StoreError("unexpected reply")
 
     async def listen(self, ears: Mapping[str, Ears], *, block_s: float) -> Mapping[str, Heard]:
         streams = [

@@ -47,6 +47,15 @@ class Streams:
         lines = self._logs.get(tenant)
         return lines[-1].told.position if lines else START
 
+    def last_before(self, tenant: str, at_ms: int) -> str:
+        """The position of the last line from before that moment."""
+        before = START
+        for line in reversed(self._logs.get(tenant, ())):
+            if order(line.told.position) < (at_ms, 0):
+                return line.told.position
+            before = line.told.previous
+        return before
+
     def changes(self, tenant: str, after: str, most: int) -> list[Logged]:
         lines = (line.told for line in reversed(self._logs.get(tenant, ())))
         return _after(lines, after, lambda told: told.position)[:most]

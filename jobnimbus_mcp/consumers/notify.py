@@ -1,4 +1,4 @@
-"""Notify: tells MCP clients, at whichever process they listen, that a record they watch has changed."""
+"""Notify: tells MCP clients, at whichever process they listen, that a record or list they watch has changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from jobnimbus_mcp.errors import CacheUnavailable
 from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.ports import BATCH_MOST, Bus, Outcome
-from jobnimbus_mcp.gateway.resources import RESOURCE_KINDS, uri_of
+from jobnimbus_mcp.gateway.resources import RESOURCE_KINDS, uris_of_change
 
 __all__ = ["EverywhereDirty", "Notify"]
 
@@ -21,11 +21,12 @@ _PUBLISH_WITHIN_S = 4.0
 
 
 class Notify:
-    """Publishes the URI of each changed record: what changed is for the client to read, under its own credential.
+    """Publishes the URIs that each change concerns: what changed is for the client to read, under its own credential.
 
-    Only the record itself: what else shows it (lists, roll-ups) has no resource. Told twice, a client reads twice.
-    A client that reads at once must not be answered by a process that has not heard of the change yet: hence
-    `everywhere_dirty` is waited for before it is told.
+    These are the record's own and those of the lists under the records it hangs on (`uris_of_change`). What else shows
+    it (lists by status, roll-ups) is not told. Told twice, a client reads twice. A client that reads at once must not
+    be answered by a process that has not heard of the change yet: hence `everywhere_dirty` is waited for before it is
+    told. A list may lag behind its records for some seconds; the lifetime told with it says when to read it again.
     """
 
     name = "notify"
@@ -47,7 +48,7 @@ class Notify:
         uris: dict[str, dict[str, None]] = {}
         for event in batch:
             if event.change is not None:
-                uris.setdefault(event.instance, {})[uri_of(event.instance, event.change.ref)] = None
+                uris.setdefault(event.instance, {}).update(dict.fromkeys(uris_of_change(event.instance, event.change)))
         told = await asyncio.gather(*(self._tell(instance, tuple(those)) for instance, those in uris.items()))
         outcomes = dict(zip(uris, told, strict=True))
         return [outcomes.get(event.instance, Outcome()) for event in batch]

@@ -104,7 +104,7 @@ _ROLLUPS = frozenset(
 )
 
 _PAID = frozenset({"total_paid", "due", "date_paid_in_full", "first_payment_date", "payments"})
-"""Of an invoice, as payments come in. A payment that is told of renews the invoices it names too."""
+"""Of an invoice, as payments come in. A payment that is told of renews all that is kept about invoices too."""
 
 DERIVED_FIELDS: Mapping[Entity, frozenset[str]] = MappingProxyType(
     {Entity.JOBS: _ROLLUPS, Entity.CONTACTS: _ROLLUPS, Entity.WORKORDERS: _ROLLUPS, Entity.INVOICES: _PAID}
@@ -137,9 +137,9 @@ def tags_of_change(change: Change) -> tuple[str, ...]:
     if change.action is not Action.CREATED:
         tags += [f"{child}@{jnid}" for child in CHILDREN.get(entity, ())]
     if entity is Entity.PAYMENTS:
-        # what is paid and due of an invoice moves with its payments, without a word about the invoice itself
-        tags += [f"{Entity.INVOICES}:list", f"{Entity.INVOICES}:search"]
-        tags += [f"{Entity.INVOICES}:detail:{parent}" for parent in sorted(change.parents or ())]
+        # What is paid and due of an invoice moves with its payments, without a word about the invoice itself, and what
+        # is told of a payment does not name its invoices.
+        tags += [f"{Entity.INVOICES}:list", f"{Entity.INVOICES}:search", f"{Entity.INVOICES}:detail"]
     # whatever happens to a record is also written to its activity log, and to that of the records it hangs on
     tags.append(f"{Entity.ACTIVITIES}:list")
     return tuple(dict.fromkeys(tags))

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["EVERYTHING", "Access"]
+__all__ = ["EVERYTHING", "TOOLSETS", "Access"]
+
+TOOLSETS: Mapping[str, str] = {
+    "crm": "contacts and jobs",
+    "work": "tasks, activities, the calendar, work orders and material orders",
+    "sales": "estimates, invoices, payments, budgets and products",
+    "files": "files and photos",
+    "account": "users, statuses, workflows and other settings, webhooks",
+    "bulk": "many records at once",
+}
+"""Groups of tools; `default` is a choice across them, `all` is all of them, `meta` finds and uses the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Names to ids: statuses, record types, activity types and people of an account, from its settings and users."""
+"""Names to ids: statuses, workflows, types, sources and people of an account, from its settings and users.
+
+Reading asks for whatever carries a name, retired ones included; what is written must be in use.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,11 @@ _SYSTEM_ACTIVITIES = (
 """Types that JobNimbus writes by itself; not every account's settings list them."""
 
 _OBJECT_TYPES = {Entity.JOBS: "job", Entity.CONTACTS: "contact", Entity.WORKORDERS: "workorder"}
+_TYPES = {
+    Entity.TASKS: ("taskTypes", "TaskTypeId"),
+    Entity.ACTIVITIES: ("activityTypes", "ActivityTypeId"),
+    Entity.ATTACHMENTS: ("fileTypes", "FileTypeId"),
+}
 _NAMES_SHOWN = 40
 
 
@@ -50,6 +58,8 @@ class Directory:
             if name.casefold() not in {known.casefold() for known in ESTIMATE_STATUSES}:
                 raise _unknown("status", name, ESTIMATE_STATUSES)
             return NameIs("status_name", name)
+        if entity not in _OBJECT_TYPES:
+            return NameIs("status_name", name)  # nothing lists the statuses of the other kinds
         found: set[int] = set()
         names: list[str] = []
         for workflow in await self._workflows(entity):
@@ -98,6 +108,85 @@ class Directory:
             return OneOf(field, (name,))
         raise _unknown(argument, name, names)
 
+    async def status_fields(
+        self, entity: Entity, name: str, record_type: str | None = None, current: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What to write for a status of a job, contact or work order, whose workflow may be named too: `record_type`,
+        `record_type_name`, `status`, `status_name`.
+
+        `current`: the record as it is, whose own workflow is kept where several have a status of the name.
+
+        Raises:
+            InvalidInput: no such status or workflow is in use, or it is one of several; the message lists them.
+        """
+        flows = await self._workflows(entity)
+        if record_type is not None:
+            flows = _in_use_named("record_type", record_type, flows, "name")
+        flows = [flow for flow in flows if _in_use(flow)]
+        _in_use_named("status", name, [status for flow in flows for status in _statuses(flow)], "name")
+        having = [flow for flow in flows if any(_in_use(one) and _is(one.get("name"), name) for one in _statuses(flow))]
+        chosen = sorted(having, key=lambda flow: not _is_own(flow, current))[0]
+        if len(having) > 1 and record_type is None and not _is_own(chosen, current):
+            several = ", ".join(sorted({str(flow.get("name")) for flow in having}))
+            raise InvalidInput(
+                f"Several workflows have a status of that name: {several}. Say which one in record_type.",
+                field="record_type",
+            )
+        status = _in_use_named("status", name, _statuses(chosen), "name")[0]
+        return {
+            "record_type": chosen.get("id"),
+            "record_type_name": chosen.get("name"),
+            "status": status.get("id"),
+            "status_name": status.get("name"),
+        }
+
+    async def type_fields(self, entity: Entity, name: str, *, argument: str = "record_type") -> dict[str, Any]:
+        """What to write for the type of a task, activity or file: `record_type`, `record_type_name`.
+
+        Raises:
+            InvalidInput: no such type is in use; the message lists those that are.
+        """
+        kind, key = _TYPES[entity]
+        found = _in_use_named(argument, name, _dicts((await self._read_settings()).get(kind)), "TypeName")[0]
+        return {"record_type": found.get(key), "record_type_name": found.get("TypeName")}
+
+    async def source_fields(self, name: str, *, argument: str = "source") -> dict[str, Any]:
+        """What to write for a lead source: `source`, `source_name`.
+
+        Raises:
+            InvalidInput: no such source is in use; the message lists those that are.
+        """
+        sources = _dicts((await self._read_settings()).get("sources"))
+        found = _in_use_named(argument, name, sources, "SourceName")[0]
+        return {"source": found.get("JobSourceId"), "source_name": found.get("SourceName")}
+
+    async def user_id(self, name: str, argument: str) -> str:
+        """The id of one user given by id, full name or e-mail address.
+
+        One human may have several ids: the first that is active is meant.
+
+        Raises:
+            InvalidInput: no such user, or several people of the name; the message lists them.
+        """
+        users = await self.users()
+        wanted = name.strip()
+        found = [one for one in users if wanted == one.get("id")]
+        found = found or [one for one in users if _is(full_name(one), wanted) or _is(one.get("email"), wanted)]
+        if not found:
+            raise _unknown(argument, name, (full_name(one) for one in users if _in_use(one)))
+        found = [one for one in found if _in_use(one)] or found
+        people = {str(one.get("email") or one.get("id")).casefold() for one in found}
+        if len(people) > 1:
+            raise InvalidInput(
+                f"Several people are called so. Say which one by e-mail address: {', '.join(sorted(people))}.",
+                field=argument,
+            )
+        return str(found[0].get("id"))
+
+    async def user_names(self) -> dict[str, str]:
+        """Full names by user id, former users included."""
+        return {str(user.get("id")): full_name(user) for user in await self.users()}
+
     async def users(self) -> list[dict[str, Any]]:
         """Every user of the account, inactive ones included."""
         if self._users is None:
@@ -113,10 +202,7 @@ class Directory:
     async def _types(self, entity: Entity) -> list[tuple[Any, int]]:
         if entity in _OBJECT_TYPES:
             return [(flow.get("name"), int(flow["id"])) for flow in await self._workflows(entity) if "id" in flow]
-        kind, key = {
-            Entity.TASKS: ("taskTypes", "TaskTypeId"),
-            Entity.ACTIVITIES: ("activityTypes", "ActivityTypeId"),
-        }[entity]
+        kind, key = _TYPES[entity]
         settings = await self._read_settings()
         return [(item.get("TypeName"), int(item[key])) for item in _dicts(settings.get(kind)) if key in item]
 
@@ -140,7 +226,43 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def _in_use(item: Mapping[str, Any]) -> bool:
+    """A workflow, status, type, source or user that new records may name; keys are in either of JobNimbus's styles."""
+    return item.get("is_active", item.get("IsActive")) is not False and not item.get("is_archived")
+
+
+def _in_use_named(argument: str, name: str, items: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Those in use that have this name: at least one.
+
+    Raises:
+        InvalidInput: there is none; the message lists those in use.
+    """
+    items = list(items)
+    same = [item for item in items if _is(item.get(key), name)]
+    if found := [item for item in same if _in_use(item)]:
+        return found
+    known = [str(item.get(key)) for item in items if _in_use(item)]
+    if same:
+        raise InvalidInput(f"That {argument} is no longer in use. In use are: {_listed(known)}.", field=argument)
+    raise _unknown(argument, name, known)
+
+
+def _statuses(flow: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return _dicts(flow.get("status"))
+
+
+def _is_own(flow: Mapping[str, Any], current: Mapping[str, Any] | None) -> bool:
+    """Is this the record's own workflow?"""
+    if current is None:
+        return False
+    own = current.get("record_type")
+    return flow.get("id") == own if own is not None else _is(flow.get("name"), str(current.get("record_type_name")))
+
+
 def _unknown(argument: str, name: str, known: Iterable[str]) -> InvalidInput:
-    names = sorted({known_name for known_name in known if known_name})
-    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-    return InvalidInput(f"This account has no {argument} of that name. It has: {shown or 'none'}.", field=argument)
+    return InvalidInput(f"This account has no {argument} of that name. It has: {_listed(known)}.", field=argument)
+
+
+def _listed(known: Iterable[str]) -> str:
+    names = sorted({name for name in known if name})
+    return (", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")) or "none"

@@ -15,14 +15,14 @@ from jobnimbus_mcp.cache.question import Question
 from jobnimbus_mcp.cache.read_through import Admit, Loader
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.crm.entities import Entity
-from jobnimbus_mcp.crm.payloads import epoch_s
-from jobnimbus_mcp.crm.query import Is, Not, OneOf
+from jobnimbus_mcp.crm.query import Is, Not
 from jobnimbus_mcp.crm.reads import Read, Shape
-from jobnimbus_mcp.crm.relations import floors_of_read, record_floor, tags_of_read
+from jobnimbus_mcp.crm.relations import floors_of_read, tags_of_read
 from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound
 from jobnimbus_mcp.gateway.answers import Answer, ParsedValues
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.policies import Policies
+from jobnimbus_mcp.gateway.reuse import LIFE_SHARE_MIN, Asked, Reuse, loaded_of, versions_of
 from jobnimbus_mcp.telemetry.tally import Tally
 
 __all__ = ["LIFETIME_ONLY", "Cache", "Gateway", "Noted", "Upstream"]
@@ -84,7 +84,8 @@ class Gateway:
     """Reads for the tools. `consistency_of(instance)`: what freshness this server can promise for an account at best;
     "ttl" where it learns of no changes. `noted` is told of each answered read that a call is about and that shares the
     server's own partition; not of look-ups on the side, nor of what was asked past the cache. `own_partitions`: account
-    -> that partition, by which callers are known who bring a key that leads there."""
+    -> that partition, by which callers are known who bring a key that leads there. `reuse`: what loads are put together
+    by; None: each asks JobNimbus for all of it."""
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Gateway:
         consistency_of: Callable[[str], str],
         noted: Noted | None = None,
         own_partitions: Mapping[str, str] | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self._cache = cache
         self._upstream = upstream
@@ -102,6 +104,7 @@ class Gateway:
         self._tally = tally
         self._parsed = ParsedValues(PARSED_BYTES)
         self._noted = noted
+        self._reuse = reuse
         self._own_partitions = dict(own_partitions or {})
         self.consistency_of = consistency_of
 
@@ -124,28 +127,8 @@ class Gateway:
             RecordNotFound: JobNimbus has no such record, or hides it from this key.
             UpstreamError, BudgetExhausted: nothing fresh enough was kept, and JobNimbus could not be asked.
         """
-        key = CacheKey(
-            caller.instance,
-            caller.partition,
-            read.entity.value,
-            read.operation.value,
-            read.identifier,
-            bearer=caller.bearer,
-        )
         mode = self._policies.mode_of(read)
-        question = Question(
-            key, tags_of_read(read), self._policies.of(read, caller.instance), mode=mode, settles=floors_of_read(read)
-        )
-
-        async def load(loading: Call) -> Loaded:
-            return await self._load(read, caller, loading)
-
-        async def admit(asking: Call) -> None:
-            await self.check(caller, asking)
-
-        outcome = await self._cache.read(
-            question, load, call=call, max_age_s=max_age_s, admit=admit, own=not caller.own_key
-        )
+        outcome = await self._read(read, caller, call, mode, max_age_s)
         answer = Answer(outcome, self._parsed, mode)
         if collect is not None:
             collect(answer)
@@ -179,27 +162,70 @@ class Gateway:
 
         await self._cache.admitted(caller.instance, caller.partition, admit, call, bearer=caller.bearer)
 
-    async def _load(self, read: Read, caller: Caller, call: Call) -> Loaded:
+    # -- for what a load is put together from ------------------------------------------------------------------------
+
+    def question(self, read: Read, caller: Caller) -> Question:
+        """The read as a question whose answer is never older than an acknowledged change."""
+        return self._question(read, caller, Mode.STRICT)
+
+    async def through(self, read: Read, caller: Caller, call: Call, max_age_s: float | None) -> Outcome:
+        """The answer to such a question, counted as a look-up on the side.
+
+        Raises:
+            UpstreamError, BudgetExhausted: as `get`.
+        """
+        outcome = await self._read(read, caller, call, Mode.STRICT, max_age_s)
+        self._count(read, caller, outcome, internal=True, bypass_asked=max_age_s == 0)
+        return outcome
+
+    async def ask(self, read: Read, caller: Caller, call: Call) -> dict[str, Any]:
+        """JobNimbus's own answer now; raises as `Upstream.load` does."""
+        return await self._upstream.load(read, instance=caller.instance, credential=caller.credential, call=call)
+
+    # -- loads -------------------------------------------------------------------------------------------------------
+
+    def _question(self, read: Read, caller: Caller, mode: Mode) -> Question:
+        key = CacheKey(
+            caller.instance,
+            caller.partition,
+            read.entity.value,
+            read.operation.value,
+            read.identifier,
+            bearer=caller.bearer,
+        )
+        return Question(
+            key, tags_of_read(read), self._policies.of(read, caller.instance), mode=mode, settles=floors_of_read(read)
+        )
+
+    async def _read(self, read: Read, caller: Caller, call: Call, mode: Mode, max_age_s: float | None) -> Outcome:
+        question = self._question(read, caller, mode)
+
+        async def load(loading: Call) -> Loaded:
+            return await self._load(Asked(read, question, caller, loading, max_age_s))
+
+        async def admit(asking: Call) -> None:
+            await self.check(caller, asking)
+
+        return await self._cache.read(
+            question, load, call=call, max_age_s=max_age_s, admit=admit, own=not caller.own_key
+        )
+
+    async def _load(self, asked: Asked) -> Loaded:
+        read = asked.read
         try:
             if read.entity is Entity.CALENDAR:
-                value, versions = await self._load_calendar(read, caller, call)
-            else:
-                value = await self._upstream.load(
-                    read, instance=caller.instance, credential=caller.credential, call=call
-                )
-                versions = _versions(read.entity, [value] if read.shape is Shape.RECORD else value.get("rows", ()))
+                return await self._load_calendar(asked)
+            if self._reuse is not None:
+                return await self._reuse.load(asked, self)
+            return loaded_of(read, await self.ask(read, asked.caller, asked.call))
         except UpstreamNotFound:
             if read.shape is not Shape.RECORD:
                 raise
             return Loaded(_NOTHING, negative=True)
-        # a number that nothing carries is a "not found" too, and must not outlive the record's creation by long
-        negative = read.shape is Shape.SCAN and any(
-            isinstance(clause, OneOf) and clause.field == "number" for clause in read.where
-        )
-        return Loaded(orjson.dumps(value), negative=negative and not value["rows"], versions=versions)
 
-    async def _load_calendar(self, read: Read, caller: Caller, call: Call) -> tuple[dict[str, Any], dict[str, int]]:
-        parts = []
+    async def _load_calendar(self, asked: Asked) -> Loaded:
+        """Three lists in one. Each is a read of its own, so that a change of one kind costs nothing of the others."""
+        read, parts = asked.read, []
         for kind in _CALENDAR_KINDS:
             where = read.where
             if kind is Entity.TASKS:
@@ -207,15 +233,12 @@ class Gateway:
             parts.append(Read.scan(kind, where, sort=read.sort))
         try:
             async with asyncio.TaskGroup() as group:
-                loads = [
-                    group.create_task(
-                        self._upstream.load(part, instance=caller.instance, credential=caller.credential, call=call)
-                    )
-                    for part in parts
-                ]
+                loads = [group.create_task(self._part(part, asked)) for part in parts]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed
-        values = [load.result() for load in loads]
+        found = [load.result() for load in loads]
+        values = [value for value, _ in found]
+        outcomes = [outcome for _, outcome in found if outcome is not None]
         merged: dict[str, Any] = {"rows": [row for value in values for row in value["rows"]]}
         why = [
             f"{kind}: {value['incomplete']}"
@@ -226,8 +249,31 @@ class Gateway:
             merged["incomplete"] = "; ".join(why)
         versions: dict[str, int] = {}
         for kind, value in zip(_CALENDAR_KINDS, values, strict=True):
-            versions |= _versions(kind, value["rows"])
-        return merged, versions
+            versions |= versions_of(kind, value["rows"])
+        if self._reuse is None or not outcomes:
+            return Loaded(orjson.dumps(merged), versions=versions)
+        as_of = min(outcome.fetched_at for outcome in outcomes)
+        # a part that was not kept has nothing left that could be told
+        left_s = [outcome.ttl_s for outcome in outcomes if outcome.ttl_s > 0]
+        fresh_s = self._reuse.fresh_s(asked, as_of)
+        return Loaded(
+            orjson.dumps(merged),
+            versions=versions,
+            as_of=as_of,
+            fresh_s=min([*left_s, 0.0 if fresh_s is None else fresh_s]),
+            proved=len(outcomes) < len(found),
+        )
+
+    async def _part(self, part: Read, asked: Asked) -> tuple[dict[str, Any], Outcome | None]:
+        """One kind's part of a calendar. A part is made anew when little of the calendar's lifetime would remain."""
+        if self._reuse is not None:
+            most_s = (1 - LIFE_SHARE_MIN) * asked.question.policy.fresh_s
+            if asked.max_age_s is not None:
+                most_s = min(most_s, asked.max_age_s)
+            outcome = await self.through(part, asked.caller, asked.call, most_s)
+            if outcome.status is not Status.STALE:
+                return self._parsed.of(outcome), outcome
+        return await self.ask(part, asked.caller, asked.call), None
 
     def _count(self, read: Read, caller: Caller, outcome: Outcome, *, internal: bool, bypass_asked: bool) -> None:
         if internal and outcome.status is not Status.BYPASS:
@@ -237,18 +283,6 @@ class Gateway:
             self._tally.add_internal(caller.instance, "misses" if fetched else "hits")
         if outcome.status is Status.BYPASS and not bypass_asked:
             self._tally.add(caller.instance, "errors", entity=read.entity.value)
-
-
-def _versions(entity: Entity, rows: Sequence[Any]) -> dict[str, int]:
-    """The version of each record shown, for the floors: its `date_updated`. Without id or date, a record has none."""
-    found: dict[str, int] = {}
-    for row in rows:
-        if not isinstance(row, Mapping):
-            continue
-        jnid, version = row.get("jnid"), epoch_s(row.get("date_updated"))
-        if isinstance(jnid, str) and version is not None:
-            found[record_floor(entity, jnid)] = version
-    return found
 
 
 def not_found(entity: Entity) -> RecordNotFound:

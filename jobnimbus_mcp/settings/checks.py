@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from jobnimbus_mcp.cache.address import parse
+from jobnimbus_mcp.gateway.access import TOOLSETS
 
 __all__ = [
     "SECRET_LENGTH_MIN",
@@ -25,6 +26,7 @@ __all__ = [
     "check_log_level",
     "check_redis_url",
     "check_secret",
+    "check_toolsets",
     "listed",
     "suffix",
 ]
@@ -108,6 +110,13 @@ def check_groups(values: tuple[str, ...]) -> tuple[str, ...]:
                 "write groups of digests as `jobnimbus-mcp doctor` prints them, joined by +, groups separated by commas"
             )
     return values
+
+
+def check_toolsets(names: tuple[str, ...]) -> tuple[str, ...]:
+    lowered = tuple(name.lower() for name in names)
+    if not lowered or not {*lowered} <= {*TOOLSETS, "default", "all"}:
+        raise ValueError(f"must be some of default, {', '.join(TOOLSETS)}, all, separated by commas")
+    return lowered
 
 
 def check_log_level(value: Any) -> Any:

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from jobnimbus_mcp.cache.mode import Mode
 from jobnimbus_mcp.consumers.relay_targets import RelayTarget, parse_targets
 from jobnimbus_mcp.errors import SettingsError
+from jobnimbus_mcp.gateway.access import TOOLSETS
 from jobnimbus_mcp.settings.checks import (
     ApiKey,
     Hosts,
@@ -34,9 +35,18 @@ from jobnimbus_mcp.settings.checks import (
     check_instances,
     check_log_level,
     check_redis_url,
+    check_toolsets,
     listed,
 )
+from jobnimbus_mcp.settings.clients import (
+    check_issuer,
+    check_jwks_url,
+    check_scope,
+    oauth_mistakes,
+    parse_clients,
+)
 from jobnimbus_mcp.settings.families import TTL_MAX_S, Families
+from jobnimbus_mcp.web.clients import Client
 
 __all__ = ["Settings"]
 
@@ -235,14 +245,14 @@ class Settings(BaseSettings):
         "JOBNIMBUS_UPLOAD_BASE_URL",
         _JOBNIMBUS_UPLOADS,
         "URL",
-        "where files will be uploaded to; nothing is uploaded yet",
+        "where files are uploaded to",
         shown="JobNimbus's own with JobNimbus's API, else the API's host",
     )
     jobnimbus_files_hosts: Hosts = _variable(
         "JOBNIMBUS_FILES_HOSTS",
         (_JOBNIMBUS_FILES,),
         "host names",
-        "hosts that a download may be redirected to, comma-separated; nothing is downloaded yet",
+        "hosts that an upload or a download may be sent on to, comma-separated; the key never goes with it",
         shown="JobNimbus's own with JobNimbus's API, else the API's host",
     )
     instances: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(check_instances)] = _variable(
@@ -303,6 +313,58 @@ class Settings(BaseSettings):
         (),
         "secrets",
         "bearer tokens of callers of /mcp and /mcp/tools/*, comma-separated; needed once the server holds a key",
+    )
+    mcp_clients: SecretStr | None = _variable(
+        "MCP_CLIENTS",
+        None,
+        "secret JSON",
+        "callers with a token each: a JSON array of objects with name and token and, as wanted, instances, toolsets, "
+        "tools, read_only, requests_per_minute",
+    )
+    mcp_read_only: bool = _variable(
+        "MCP_READ_ONLY", False, "true/false", "nobody changes JobNimbus through this server; tools that write are gone"
+    )
+    mcp_toolsets: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(check_toolsets)] = _variable(
+        "MCP_TOOLSETS",
+        ("default",),
+        "names",
+        "tools that tools/list shows, comma-separated: default, crm, work, sales, files, account, bulk, all; the "
+        "others are found by find_tools and called by use_tool",
+    )
+    caller_max_requests_per_minute: int = _variable(
+        "CALLER_MAX_REQUESTS_PER_MINUTE",
+        0,
+        "per minute",
+        "calls of one caller of /mcp and /mcp/tools/*, over all replicas; beyond it 429; 0 = no limit",
+        ge=0,
+        le=1_000_000,
+    )
+    oauth_issuer_url: Annotated[str, AfterValidator(check_issuer)] | None = _variable(
+        "OAUTH_ISSUER_URL",
+        None,
+        "URL",
+        "authorization server whose access tokens (JWT) open /mcp and /mcp/tools/*; goes with OAUTH_RESOURCE_URL",
+    )
+    oauth_resource_url: HttpUrl | None = _variable(
+        "OAUTH_RESOURCE_URL",
+        None,
+        "URL",
+        "this server's own /mcp as the world sees it; tokens must be meant for it (aud)",
+    )
+    oauth_jwks_url: Annotated[str, AfterValidator(check_jwks_url)] | None = _variable(
+        "OAUTH_JWKS_URL", None, "URL", "the issuer's public keys", shown="found through the issuer's metadata"
+    )
+    oauth_scope_read: Annotated[str, AfterValidator(check_scope)] = _variable(
+        "OAUTH_SCOPE_READ", "jobnimbus:read", "word", "scope that every token needs"
+    )
+    oauth_scope_write: Annotated[str, AfterValidator(check_scope)] = _variable(
+        "OAUTH_SCOPE_WRITE", "jobnimbus:write", "word", "scope without which a token may only read"
+    )
+    oauth_instances_claim: str = _variable(
+        "OAUTH_INSTANCES_CLAIM",
+        "jobnimbus_instances",
+        "word",
+        "claim that lists the accounts a token is for; a token without it is for all of them",
     )
     admin_token: Secret | None = _variable(
         "ADMIN_TOKEN", None, "secret", "bearer token of the admin routes; without it they are off"
@@ -520,6 +582,11 @@ class Settings(BaseSettings):
         return bool(self.api_keys)
 
     @property
+    def has_doors(self) -> bool:
+        """Whether callers of the tools need a token of any kind."""
+        return bool(self.mcp_auth_tokens or self.mcp_clients or self.oauth_issuer_url)
+
+    @property
     def webhooks_enabled(self) -> bool:
         return bool(self.webhook_secret or self.webhook_signing_secret or self.webhook_secrets)
 
@@ -535,6 +602,19 @@ class Settings(BaseSettings):
             secret=None if secret is None else secret.get_secret_value(),
             allow_private=self.relay_allow_private,
             instances=self.instances,
+        )
+
+    def clients(self) -> tuple[Client, ...]:
+        """The callers that have a token of their own.
+
+        Raises:
+            ValueError: what is set is not understood; never of settings that were checked.
+        """
+        return parse_clients(
+            "" if self.mcp_clients is None else self.mcp_clients.get_secret_value(),
+            instances=self.instances,
+            toolsets=(*TOOLSETS, "default", "all"),
+            tokens=[token.get_secret_value() for token in self.mcp_auth_tokens],
         )
 
     def secret_values(self) -> frozenset[str]:
@@ -555,6 +635,7 @@ class Settings(BaseSettings):
         for target in self.targets():
             # its URL is as good as a password; a key that is no text is written as whsec_..., which is always masked
             found |= {target.url, target.key.decode(errors="replace")}
+        found |= {client.token for client in self.clients()}
         for url in (self.store_url, self.database_url, *self.redis_urls.values()):
             if url is not None:
                 found |= _passwords(url)
@@ -628,6 +709,11 @@ def _against_each_other(made: Settings) -> list[str]:
         made.targets()
     except ValueError as wrong:
         found.append(f"RELAY_TARGETS: {wrong}")
+    try:
+        made.clients()
+    except ValueError as wrong:
+        found.append(f"MCP_CLIENTS: {wrong}")
+    found += oauth_mistakes(made.oauth_issuer_url, made.oauth_resource_url, made.oauth_jwks_url, made.allowed_hosts)
     return found
 
 

@@ -19,6 +19,7 @@ from jobnimbus_mcp.simulator.ids import derived_id
 from jobnimbus_mcp.simulator.rollups import with_rollups
 from jobnimbus_mcp.simulator.search import Searcher
 from jobnimbus_mcp.simulator.seed import Seeded
+from jobnimbus_mcp.simulator.settings_writes import add_setting, custom_fields_of, seed_unlisted
 from jobnimbus_mcp.simulator.shapes import BLANK, KINDS, Record, canonical
 from jobnimbus_mcp.simulator.view import View, linked_ids
 from jobnimbus_mcp.simulator.writes import normalise
@@ -29,7 +30,8 @@ Action = Literal["created", "updated", "deleted"]
 
 # How many latest writes an index that lags can undo; beyond these it is as if the index had caught up.
 _UNDOABLE_WRITES = 10_000
-_LOGGED = {"contacts": "Contact", "jobs": "Job"}
+_STAMPED = ("date_status_change", "date_invoice", "date_payment", "date_materialorder", "date_budget")
+_NUMBER_PREFIXES = {"workorders": "WO-", "materialorders": "MO-", "budgets": "B-"}
 
 
 class Change(NamedTuple):
@@ -60,6 +62,7 @@ class Account:
         self._users = list(seeded.users)
         self._users_updated_s = seeded.day_s
         self._settings: dict[str, Any] = dict(seeded.settings)
+        self._unlisted: dict[str, list[Record]] = seed_unlisted()
         self._records = {kind: dict(rows) for kind, rows in seeded.records.items()}
         self._links: dict[tuple[str, str], tuple[str, ...]] = _link_index(self._records)
         self._recid = seeded.recid
@@ -74,6 +77,7 @@ class Account:
         twin.__dict__.update(self.__dict__)
         twin._users = list(self._users)
         twin._settings = dict(self._settings)
+        twin._unlisted = dict(self._unlisted)
         twin._records = {kind: dict(rows) for kind, rows in self._records.items()}
         twin._links = dict(self._links)
         twin._numbers = dict(self._numbers)
@@ -95,6 +99,11 @@ class Account:
         """What `?field=<name>` answers; None: no such part."""
         return self._seeded.groups if name == "groups" else self._settings.get(name)
 
+    @property
+    def custom_fields(self) -> Mapping[str, Mapping[str, str]]:
+        """Kind of record -> label -> storage key."""
+        return custom_fields_of(self._unlisted["customFields"])
+
     def users(self) -> dict[str, Any]:
         """What GET /account/users answers."""
         rows = [
@@ -113,6 +122,11 @@ class Account:
 
     def user(self, user_id: object) -> User | None:
         return next((user for user in self._users if user.id == user_id), None)
+
+    def user_by_email(self, email: str) -> User | None:
+        """The first active user with that address, whatever its case."""
+        wanted = email.casefold()
+        return next((user for user in self._users if user.is_active and user.email.casefold() == wanted), None)
 
     def user_name(self, user_id: object) -> str | None:
         user = self.user(user_id)
@@ -178,21 +192,33 @@ class Account:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def create(self, entity: str, fields: Mapping[str, Any], *, actor: str | None = None) -> Changes:
+    def create(
+        self, entity: str, fields: Mapping[str, Any], *, actor: str | None = None, jnid: str | None = None
+    ) -> Changes:
         """Add a record; the first change is the record itself, further ones are what came with it.
 
-        Nothing is checked. `actor`: id of the user it is done as; None: the account's administrator.
+        Nothing is checked. `actor`: id of the user it is done as; None: the account's administrator. `jnid`: one made
+        by `new_id` beforehand.
         """
         kind, actor = _kind(entity), actor or self.admin
         sent = normalise(kind, fields, self, None)
-        fresh: Record = {"owners": [{"id": actor}]}
-        if "date_status_change" in BLANK[kind]:
-            fresh["date_status_change"] = self._stamp()
-        created = self._add(kind, {**fresh, **_inherited(kind, sent, self), **sent}, actor)
+        fresh: Record = {"owners": [{"id": actor}]} if "owners" in BLANK[kind] else {}
+        fresh |= {name: self._stamp() for name in _STAMPED if name in BLANK[kind]}
+        created = self._add(kind, {**fresh, **_inherited(kind, sent, self), **sent}, actor, jnid)
         return [created, *self._log(log_entries(kind, None, created.record, self._settings), actor)]
 
-    def update(self, entity: str, jnid: str, fields: Mapping[str, Any], *, actor: str | None = None) -> Changes:
+    def update(
+        self,
+        entity: str,
+        jnid: str,
+        fields: Mapping[str, Any],
+        *,
+        actor: str | None = None,
+        author: str | None = None,
+    ) -> Changes:
         """Merge `fields` into the record (arrays are replaced whole); `is_active` false deletes it. Nothing is checked.
+
+        `author`: id of the user who is to be its creator from now on; None: whoever is stays.
 
         Raises: KeyError for an id without a live record.
         """
@@ -201,7 +227,11 @@ class Account:
         if fields.get("is_active") is False:
             return self.delete(kind, jnid, actor=actor)
         now = self._stamp()
-        after = {**before, **normalise(kind, fields, self, before), "date_updated": now, "is_active": True}
+        sent = normalise(kind, fields, self, before)
+        is_active = before["is_active"] or sent.get("is_active") is True
+        after = {**before, **sent, "date_updated": now, "is_active": is_active}
+        if author is not None:
+            after |= {"created_by": author, "created_by_name": self.user_name(author)}
         if has_moved(before, after):
             after["date_status_change"] = now
             if kind == "estimates":
@@ -237,6 +267,23 @@ class Account:
         """Replace one part of the settings object (`workflows`, `sources`, ...)."""
         self._settings[name] = value
 
+    def add_setting(self, path: str, body: Mapping[str, Any]) -> Record:
+        """What a POST to that path under /account makes, or the item of that name that there was.
+
+        Raises: Refusal for what the service would refuse.
+        """
+        part, value, item = add_setting(path, body, {**self._settings, **self._unlisted})
+        if part in self._unlisted:
+            self._unlisted[part] = value
+        else:
+            self._settings[part] = value
+        return item
+
+    def new_id(self) -> str:
+        """A jnid that no record has."""
+        self._serial += 1
+        return derived_id(f"{self._seeded.origin}:{self._serial}", int(self._clock.now()) - self._seeded.day_s)
+
     def _shown(self, kind: str, record: Record) -> Record:
         return with_rollups(kind, record, self._view(0).linked)
 
@@ -245,14 +292,18 @@ class Account:
         self._updated_s = max(self._updated_s, int(self._clock.now()))
         return self._updated_s
 
-    def _new_id(self) -> str:
-        self._serial += 1
-        return derived_id(f"{self._seeded.origin}:{self._serial}", int(self._clock.now()) - self._seeded.day_s)
-
     def _next_number(self, kind: str) -> str:
         number = self._numbers[kind]
         self._numbers[kind] = number + 1
-        return f"WO-{number}" if kind == "workorders" else str(number)
+        return f"{_NUMBER_PREFIXES.get(kind, '')}{number}"
+
+    def _number_of_job(self, record: Record) -> str | None:
+        """Of an invoice: its job's number and how many it is there; None: it is no invoice, or of no job."""
+        related = record["related"] if record["type"] == "invoice" and isinstance(record["related"], list) else []
+        job = next((one for one in related if isinstance(one, dict) and one.get("type") == "job"), None)
+        if job is None:
+            return None
+        return f"{job.get('number')}-{len(self._links.get(('invoices', job['id']), ())) + 1}"
 
     def _put(self, kind: str, record: Record, *, remove: bool = False) -> None:
         jnid = record["jnid"]
@@ -277,23 +328,24 @@ class Account:
     def _log(self, entries: Sequence[Record], actor: str) -> Changes:
         return [self._add("activities", entry, actor) for entry in entries]
 
-    def _add(self, kind: str, fields: Record, actor: str) -> Change:
+    def _add(self, kind: str, fields: Record, actor: str, jnid: str | None = None) -> Change:
         now = self._stamp()
         self._recid += 1
         record = {
             **BLANK[kind],
             **fields,
-            "jnid": self._new_id(),
+            "jnid": jnid or self.new_id(),
             "recid": self._recid,
             "customer": self._seeded.customer,
             "created_by": actor,
             "created_by_name": self.user_name(actor),
             "date_created": _whole(fields.get("date_created")) or now,
             "date_updated": now,
-            "is_active": True,
+            # A product can be made ready before it is sold; nothing else is born deleted.
+            "is_active": kind != "products" or fields.get("is_active") is not False,
         }
         if not record.get("number") and kind in self._numbers:
-            record["number"] = self._next_number(kind)
+            record["number"] = self._number_of_job(record) or self._next_number(kind)
         self._put(kind, record)
         return Change("created", self._shown(kind, record))
 
@@ -306,16 +358,16 @@ def _kind(entity: str) -> str:
 
 
 def _is_own(record: Record, user_id: str) -> bool:
-    if record.get("sales_rep") == user_id:
+    if "owners" not in record or record.get("sales_rep") == user_id:
         return True
     owners = record.get("owners")
     return isinstance(owners, list) and any(isinstance(one, dict) and one.get("id") == user_id for one in owners)
 
 
 def _inherited(kind: str, sent: Record, account: Account) -> Record:
-    """Owners and sales rep of what an activity or file hangs on, where none were sent."""
+    """Owners and sales rep of what an activity, file or payment hangs on, where none were sent."""
     primary = sent.get("primary")
-    if kind not in ("activities", "files") or not isinstance(primary, dict):
+    if kind not in ("activities", "files", "payments") or not isinstance(primary, dict):
         return {}
     parent = account.find(primary["id"])
     return {} if parent is None else {key: parent[key] for key in ("owners", "sales_rep", "sales_rep_name")}

@@ -1,4 +1,4 @@
-"""What hangs on contacts and jobs in a seeded account: estimates, tasks, files, work orders, and the totals of it."""
+"""What hangs on contacts and jobs in a seeded account: estimates, tasks, files, work orders; money: `money.py`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from jobnimbus_mcp.simulator.names import (
     PRODUCTS,
     TASK_TITLES,
 )
-from jobnimbus_mcp.simulator.settings_seed import ESTIMATE_STATUSES
+from jobnimbus_mcp.simulator.settings_seed import STATUSES
 from jobnimbus_mcp.simulator.shapes import Record, reference
 
 __all__ = ["iso_day", "seed_children"]
 
 
 def seed_children(draft: Draft) -> None:
-    """Fill in the children of every job, some of contacts alone, then the totals kept on contacts and jobs."""
+    """Fill in the children of every job, some of contacts alone, and the ids of the products their items are of."""
     users = {user.id: user for user in draft.users}
-    products = [seeded_id(draft.rng, -800 * DAY_S) for _ in PRODUCTS]
+    draft.products.extend(seeded_id(draft.rng, -800 * DAY_S) for _ in PRODUCTS)
     for index, job in enumerate(list(draft.records["jobs"].values())):
         contact = draft.records["contacts"][job["primary"]["id"]]
         rep, stage = users[job["sales_rep"]], draft.stages[job["jnid"]]
         offset = job["date_created"] - draft.day_s
         links = [reference(job), job["primary"]]
-        items = _items(draft, products)
+        items = _items(draft)
         seed_history(draft, job, links, rep, stage, offset)
         _files(draft, index, links, rep, offset)
         if stage >= 1 and draft.rng.random() < 0.76:
@@ -41,7 +41,6 @@ def seed_children(draft: Draft) -> None:
         if index % 11 == 0:
             offset = draft.later(contact["date_created"] - draft.day_s, 20)
             seed_note(draft, reference(contact), [reference(contact)], users[contact["sales_rep"]], offset)
-    _totals(draft)
 
 
 def iso_day(epoch_s: int) -> str:
@@ -78,7 +77,7 @@ def _file(draft: Draft, filename: str, related: list[Record], rep: User, taken_s
     }
 
 
-def _items(draft: Draft, products: list[str]) -> list[Record]:
+def _items(draft: Draft) -> list[Record]:
     rng = draft.rng
     rows = []
     for at in sorted(rng.sample(range(len(PRODUCTS)), rng.randint(2, 4))):
@@ -86,7 +85,7 @@ def _items(draft: Draft, products: list[str]) -> list[Record]:
         quantity = rng.randint(8, 40)
         rows.append(
             {
-                "jnid": products[at],
+                "jnid": draft.products[at],
                 "name": name,
                 "description": description,
                 "uom": uom,
@@ -132,7 +131,7 @@ def _estimate(draft: Draft, links: list[Record], items: list[Record], rep: User,
             "number": number,
             "guid": seeded_guid(rng),
             "status": status,
-            "status_name": ESTIMATE_STATUSES[status],
+            "status_name": STATUSES["estimates"][status],
             "date_estimate": (draft.day_s + made_s) // DAY_S * DAY_S,
             "date_sign_requested": 0 if sent_s is None else draft.day_s + sent_s,
             "date_signed": 0 if signed_s is None else draft.day_s + signed_s,
@@ -236,37 +235,3 @@ def _work_order(
             "related": links,
         },
     )
-
-
-def _totals(draft: Draft) -> None:
-    """Invoice totals of jobs and contacts (there are no invoice records), then the contact's totals on its jobs."""
-    by_job: dict[str, Record] = {}
-    for estimate in draft.records["estimates"].values():
-        by_job[estimate["related"][0]["id"]] = estimate
-    for job in draft.records["jobs"].values():
-        latest, stage = by_job.get(job["jnid"]), draft.stages[job["jnid"]]
-        if latest is None or stage < 6:
-            continue
-        contact = draft.records["contacts"][job["primary"]["id"]]
-        total = latest["total"]
-        due = 0 if stage == 7 else total - total // 3
-        for record in (job, contact):
-            record["approved_invoice_total"] += total
-            record["approved_invoice_due"] += due
-            record["last_invoice"] = total
-            record["last_invoice_number"] = f"{job['number']}-1"
-            record["last_invoice_date_created"] = record["last_invoice_date_invoice"] = job["date_status_change"]
-    approved: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for estimate in draft.records["estimates"].values():
-        contact_id = estimate["related"][1]["id"]
-        last[contact_id] = estimate["total"]
-        if estimate["status"] in (4, 5):
-            approved[contact_id] = approved.get(contact_id, 0) + estimate["total"]
-    for job in draft.records["jobs"].values():
-        contact = draft.records["contacts"][job["primary"]["id"]]
-        job["parent_approved_estimate_total"] = approved.get(contact["jnid"], 0)
-        job["parent_approved_invoice_total"] = contact["approved_invoice_total"]
-        job["parent_approved_invoice_due"] = contact["approved_invoice_due"]
-        job["parent_last_estimate"] = last.get(contact["jnid"], 0)
-        job["parent_last_invoice"] = contact["last_invoice"]

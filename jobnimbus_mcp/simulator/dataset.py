@@ -70,6 +70,7 @@ class Draft:
     settings: dict[str, Any] = field(default_factory=seed_settings)
     records: dict[str, dict[str, Record]] = field(default_factory=lambda: {name: {} for name in KINDS})
     stages: dict[str, int] = field(default_factory=dict)
+    products: list[str] = field(default_factory=list)
     recid: int = 0
 
     def add(self, kind: str, offset_s: int, fields: Record, updated_s: int | None = None) -> Record:

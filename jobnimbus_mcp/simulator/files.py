@@ -6,22 +6,20 @@ from jobnimbus_mcp.simulator.shapes import Record
 
 __all__ = ["FileContents"]
 
-_MOST_FILES = 64
-_MOST_BYTES = 1_048_576
+_MOST_BYTES = 67_108_864
 _JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 
 
 class FileContents:
-    """Keeps the latest uploads, each up to 1 MB. Seeded files have no stored content, whatever their `size` says."""
+    """Keeps the latest uploads, 64 MB of them. Seeded files have no stored content, whatever their `size` says."""
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
 
     def keep(self, jnid: str, content: bytes) -> None:
-        if len(content) > _MOST_BYTES:
-            return
+        self._kept.pop(jnid, None)
         self._kept[jnid] = content
-        if len(self._kept) > _MOST_FILES:
+        while sum(map(len, self._kept.values())) > _MOST_BYTES:
             del self._kept[next(iter(self._kept))]
 
     def read(self, record: Record) -> bytes:

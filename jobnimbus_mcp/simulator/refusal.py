@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Refusal"]
+__all__ = ["UNRELATED", "Refusal"]
+
+UNRELATED = "Attempt to relate to invalid document"
 
 
 class Refusal(Exception):

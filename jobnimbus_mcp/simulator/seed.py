@@ -11,6 +11,7 @@ from jobnimbus_mcp.simulator.children import seed_children
 from jobnimbus_mcp.simulator.dataset import DAY_S, Draft, User, seed_people
 from jobnimbus_mcp.simulator.history import seed_note
 from jobnimbus_mcp.simulator.ids import key_text, seeded_guid, seeded_id
+from jobnimbus_mcp.simulator.money import seed_money
 from jobnimbus_mcp.simulator.settings_seed import find_workflow
 from jobnimbus_mcp.simulator.shapes import Record
 
@@ -18,7 +19,16 @@ __all__ = ["Seeded", "seed_account", "seed_keys"]
 
 _OVERSIZED_SCALE = 40
 _OVERSIZED_ACTIVITIES = 1200
-_NUMBERED = {"contacts": 2001, "jobs": 1001, "tasks": 5001, "estimates": 1101, "workorders": 101}
+_NUMBERED = {
+    "contacts": 2001,
+    "jobs": 1001,
+    "tasks": 5001,
+    "estimates": 1101,
+    "workorders": 101,
+    "invoices": 9001,
+    "materialorders": 51,
+    "budgets": 501,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,7 @@ def seed_account(seed: int, instance: str, scale: int, day_s: int) -> Seeded:
     _soil(draft)
     if scale >= _OVERSIZED_SCALE:
         _overfill(draft)
+    seed_money(draft, origin)
     sales = [user.id for user in draft.reps]
     return Seeded(
         instance=instance,

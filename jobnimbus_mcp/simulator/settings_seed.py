@@ -8,7 +8,8 @@ from typing import Any
 
 __all__ = [
     "CUSTOM_FIELDS",
-    "ESTIMATE_STATUSES",
+    "STATUSES",
+    "UNITS",
     "find_source",
     "find_status",
     "find_type",
@@ -16,10 +17,20 @@ __all__ = [
     "seed_settings",
 ]
 
-# Source: JobNimbus API documentation, estimates: numeric status codes are observed ones, low confidence.
-ESTIMATE_STATUSES: Mapping[int, str] = MappingProxyType(
-    {1: "Draft", 2: "Sent", 3: "Viewed", 4: "Approved", 5: "Invoiced", 6: "Declined"}
+# Source: JobNimbus API documentation: numeric status codes of estimates are observed ones, low confidence; of the other
+# kinds Open (2), Closed (4) and the material order's Draft (0) are on record and the rest is made up.
+STATUSES: Mapping[str, Mapping[int, str]] = MappingProxyType(
+    {
+        "estimates": {1: "Draft", 2: "Sent", 3: "Viewed", 4: "Approved", 5: "Invoiced", 6: "Declined"},
+        "invoices": {1: "Draft", 2: "Open", 3: "Sent", 4: "Closed", 5: "Void"},
+        "materialorders": {0: "Draft", 1: "Ordered", 2: "Delivered"},
+        "budgets": {1: "Open", 2: "Closed"},
+    }
 )
+"""Kind -> number -> name, of the kinds whose statuses are no setting of the account."""
+
+UNITS = ("Items", "SQ", "LF", "SF", "EA", "BDL", "HR")
+"""Units of measure."""
 
 # Entity -> label -> storage key. Records show a custom field under both, and it can be written under either.
 CUSTOM_FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -149,6 +160,8 @@ def find_source(settings: Mapping[str, Any], name_or_id: object) -> Mapping[str,
 
 def find_type(settings: Mapping[str, Any], entity: str, name_or_id: object) -> tuple[int, str] | None:
     """(id, name) of an active task, activity or file type, by id or by name whatever its case; None: there is none."""
+    if entity not in _TYPE_KEYS:
+        return None
     listing, id_key = _TYPE_KEYS[entity]
     row = _find([row for row in settings[listing] if row["IsActive"]], id_key, "TypeName", name_or_id)
     return None if row is None else (row[id_key], row["TypeName"])

@@ -17,7 +17,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of record. `size_max`: rows of one page at most; `window`: highest `from` + `size` that is answered."""
+    """One kind of record. `size_max`: rows of one page at most; `window`: highest `from` + `size` that is answered.
+
+    `has_detail`: its path goes on with a jnid. `is_created`: the path takes a POST. `list_path`: a second path that
+    lists and does nothing else ("" none).
+    """
 
     name: str
     path: str
@@ -26,6 +30,9 @@ class Kind:
     object_type: str | None = None
     size_max: int = 1000
     window: int = 10_000
+    has_detail: bool = True
+    is_created: bool = True
+    list_path: str = ""
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -39,6 +46,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             Kind("files", "files", "files", "attachment"),
             Kind("estimates", "v2/estimates", "results", "estimate"),
             Kind("workorders", "v2/workorders", "results", "workorder", object_type="workorder", size_max=10_000),
+            Kind("invoices", "v2/invoices", "results", "invoice", list_path="invoices"),
+            # Created under another root, see `api_asgi.py`.
+            Kind("payments", "payments", "results", "payment", has_detail=False, is_created=False),
+            Kind("products", "v2/products", "results", "product"),
+            Kind("materialorders", "v2/materialorders", "results", "materialorder"),
+            Kind("budgets", "budgets", "results", "budget", has_detail=False, is_created=False),
         )
     }
 )
@@ -159,6 +172,21 @@ _PARENTED: Record = {
     "parent_approved_invoice_due": 0,
     "parent_last_estimate": 0,
     "parent_last_invoice": 0,
+}
+
+_PRICED: Record = {
+    "esigned": False,
+    "signature_status": None,
+    "subtotal": 0,
+    "tax": 0,
+    "total": 0,
+    "cost": 0,
+    "margin": 0,
+    "note": "",
+    "terms": None,
+    "source": None,
+    "version": None,
+    "duplicate_from_id": None,
 }
 
 _DOCUMENT: Record = {
@@ -314,6 +342,96 @@ BLANK: Mapping[str, Record] = MappingProxyType(
             "cf_string_1": None,
             "cf_date_1": None,
             "cf_boolean_1": None,
+        },
+        "invoices": {
+            **_SHARED,
+            **_DOCUMENT,
+            **_PRICED,
+            "type": "invoice",
+            "status": 1,
+            "status_name": "Draft",
+            "date_invoice": 0,
+            "date_due": 0,
+            "date_paid_in_full": 0,
+            "first_payment_date": 0,
+            "total_paid": 0,
+            "due": 0,
+            "payments": [],
+        },
+        "payments": {
+            **_SHARED,
+            "type": "payment",
+            "total": 0,
+            "credit": 0,
+            "refunded_amount": 0,
+            "surcharge": 0,
+            "method_id": 0,
+            "reference": "",
+            "date_payment": 0,
+            "primary": None,
+            "invoices": [],
+            "estimates": [],
+            "transaction_id": None,
+            "external_record_id": None,
+            "refund_id": None,
+            "chargeback_id": None,
+        },
+        # Owned by nobody and linked to nothing.
+        "products": {
+            "jnid": "",
+            "recid": 0,
+            "type": "product",
+            "customer": "",
+            "external_id": None,
+            "created_by": None,
+            "created_by_name": None,
+            "date_created": 0,
+            "date_updated": 0,
+            "is_active": True,
+            "is_archived": False,
+            "name": "",
+            "description": "",
+            "item_type": "material",
+            "location_id": 1,
+            "tax_exempt": False,
+            "suppliers": [],
+            "uoms": [],
+        },
+        "materialorders": {
+            **_SHARED,
+            **_DOCUMENT,
+            "type": "materialorder",
+            "status": 0,
+            "status_name": "Draft",
+            "date_materialorder": 0,
+            "address": {"line1": "", "line2": "", "city": "", "state_text": "", "zip": "", "geo": {"lat": 0, "lon": 0}},
+            "supplier": {
+                "type": "manual",
+                "branch": None,
+                "customer_branch": None,
+                "customer_job": None,
+                "customer_job_name": None,
+                "delivery_time": None,
+                "po": None,
+                "status": None,
+                "logs": [],
+            },
+            "total_line_item_cost": 0,
+            "total_line_item_price": 0,
+        },
+        "budgets": {
+            **_SHARED,
+            "type": "budget",
+            "status": 1,
+            "status_name": "Open",
+            "date_budget": 0,
+            "revenue": 0,
+            "total_cost": 0,
+            "total_commissions": 0,
+            "gross_profit": 0,
+            "gross_margin": 0,
+            "net_profit": 0,
+            "net_margin": 0,
         },
     }
 )

@@ -46,7 +46,7 @@ class View:
         yield from (record for record in undone.values() if record is not None)
 
     def linked(self, kind: str, jnid: str) -> Iterable[Record]:
-        """The records of `kind` whose `related` or `primary` name `jnid`."""
+        """The records of `kind` whose `related` or `primary` name `jnid`, and the payments that pay the invoice."""
         ids = self._links.get((kind, jnid), ())
         undone = self._undone.get(kind)
         if not undone:
@@ -58,7 +58,11 @@ class View:
 
 
 def linked_ids(record: Record) -> frozenset[str]:
-    """The ids in `related` and `primary`, whatever shape they were written in."""
+    """The ids in `related` and `primary`, whatever shape they were written in, and of a payment its invoices'."""
     related = record.get("related")
     refs = [*(related if isinstance(related, list) else []), record.get("primary")]
-    return frozenset(ref["id"] for ref in refs if isinstance(ref, dict) and isinstance(ref.get("id"), str))
+    ids = frozenset(ref["id"] for ref in refs if isinstance(ref, dict) and isinstance(ref.get("id"), str))
+    paid = record.get("invoices")
+    if not isinstance(paid, list) or not paid:
+        return ids
+    return ids | {one["invoice_id"] for one in paid if isinstance(one, dict) and isinstance(one.get("invoice_id"), str)}

@@ -6,7 +6,7 @@ are slim; the other kinds are the REST record without its numeric codes, which i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobnimbus_mcp.simulator.settings_seed import CUSTOM_FIELDS
@@ -47,11 +47,16 @@ _SLIM = ("jnid", "type", "number", "status_name", "date_created", "date_updated"
 _CODES = frozenset({"record_type", "status", "is_active", "rules", "exif"})
 
 
-def webhook_body(record: Record, email_of: Callable[[object], str | None]) -> dict[str, Any]:
-    """What is posted about `record`, on creation, change and deletion alike. `email_of(user id)`: None if unknown."""
+def webhook_body(
+    record: Record,
+    email_of: Callable[[object], str | None],
+    custom_fields: Mapping[str, Mapping[str, str]] = CUSTOM_FIELDS,
+) -> dict[str, Any]:
+    """What is posted about `record`, on creation, change and deletion alike. `email_of(user id)`: None if unknown.
+    `custom_fields`: kind of record -> label -> storage key."""
     kind = record["type"]
-    if kind == "estimate":
-        return {key: record[key] for key in _SLIM}
+    if kind in ("estimate", "invoice", "payment"):
+        return {key: record[key] for key in _SLIM if key in record}
     if kind not in ("contact", "job"):
         return {key: value for key, value in record.items() if key not in _CODES}
     body = {key: record[key] for key in _COMMON}
@@ -61,11 +66,11 @@ def webhook_body(record: Record, email_of: Callable[[object], str | None]) -> di
         body.update(
             {key: record[key] or "" for key in (*_NAMES, *_PHONES)}, tags=record["tags"], related=record["related"]
         )
-        labels = CUSTOM_FIELDS["contacts"]
+        labels = custom_fields["contacts"]
     else:
         tags = record["tags"]
         joined = ",".join(map(str, tags)) if isinstance(tags, list) else tags
         body.update(name=record["name"], related=record["related"], tags=joined)
-        labels = CUSTOM_FIELDS["jobs"]
+        labels = custom_fields["jobs"]
     body.update({label: record[label] for label in labels if record.get(label) is not None})
     return body

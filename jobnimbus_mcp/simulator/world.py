@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -14,20 +15,28 @@ from starlette.routing import Route
 
 from jobnimbus_mcp.clock import Clock, SystemClock
 from jobnimbus_mcp.simulator.account import Account, Change
-from jobnimbus_mcp.simulator.api_asgi import Api, Profile, web_app_page
+from jobnimbus_mcp.simulator.api_asgi import API2, UPLOADS, Api
 from jobnimbus_mcp.simulator.calls import CallCounter
 from jobnimbus_mcp.simulator.control_asgi import Control
 from jobnimbus_mcp.simulator.dataset import DAY_S
 from jobnimbus_mcp.simulator.faults import FaultPlan
 from jobnimbus_mcp.simulator.files import FileContents
-from jobnimbus_mcp.simulator.seed import seed_account, seed_keys
+from jobnimbus_mcp.simulator.profiles import Profile
+from jobnimbus_mcp.simulator.replies import web_app_page
+from jobnimbus_mcp.simulator.seed import Seeded, seed_account, seed_keys
 from jobnimbus_mcp.simulator.shapes import Record
+from jobnimbus_mcp.simulator.signed import Signer
+from jobnimbus_mcp.simulator.uploads import Uploads
+from jobnimbus_mcp.simulator.uploads_asgi import CDN, Storage, UploadService
 from jobnimbus_mcp.simulator.webhook_bodies import webhook_body
 from jobnimbus_mcp.simulator.webhooks_http import WebhookSender
 
 __all__ = ["Simulator"]
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+# Accounts never change what they were seeded with, so many simulators of one day can share it.
+_small_account = lru_cache(maxsize=4)(seed_account)
 
 
 class Simulator:
@@ -58,11 +67,12 @@ class Simulator:
         self._clock = clock or SystemClock()
         self._index_lag_s = index_lag_s
         day_s = int(self._clock.now()) // DAY_S * DAY_S
-        self._seeds = {name: seed_account(seed, name, scale, day_s) for name in instances}
+        self._seeds = {name: _seeded(seed, name, scale, day_s) for name in instances}
         self.keys: Mapping[str, tuple[str, str]] = MappingProxyType({name: seed_keys(seed, name) for name in instances})
         self.instances = tuple(instances)
         self._accounts: dict[str, Account] = {}
         self._contents = {name: FileContents() for name in instances}
+        self._uploads = {name: Uploads() for name in instances}
         self._calls = CallCounter()
         self._faults = FaultPlan()
         self._webhooks = WebhookSender(webhook_url, webhook_transport)
@@ -70,22 +80,43 @@ class Simulator:
         profiles: dict[str, Profile] = {}
         for name, (full, restricted) in self.keys.items():
             seeded = self._seeds[name]
-            profiles[full] = Profile(name, seeded.admin, None)
-            profiles[restricted] = Profile(name, seeded.restricted_user, seeded.restricted_user)
+            profiles[full] = Profile(name, seeded.admin, None, may_set=True)
+            profiles[restricted] = Profile(name, seeded.restricted_user, seeded.restricted_user, may_set=False)
+        signer = Signer(f"signatures:{seed}", self._clock)
         api = Api(
             accounts=self._accounts,
             profiles=profiles,
             contents=self._contents,
+            uploads=UploadService(uploads=self._uploads, contents=self._contents, signer=signer, publish=self._publish),
+            signer=signer,
             faults=self._faults,
             calls=self._calls,
             clock=self._clock,
             latency_s=latency_ms / 1000,
             publish=self._publish,
         )
+        storage = Storage(
+            accounts=self._accounts,
+            uploads=self._uploads,
+            contents=self._contents,
+            signer=signer,
+            faults=self._faults,
+            clock=self._clock,
+        )
         control = Control(self, self._faults)
 
         async def answer_api(request: Request) -> Response:
             return await api(request)
+
+        async def answer_payments(request: Request) -> Response:
+            is_post = request.method == "POST" and request.path_params["path"] == "v2/payments"
+            return await api(request, API2) if is_post else web_app_page()
+
+        async def answer_uploads(request: Request) -> Response:
+            return await api(request, UPLOADS)
+
+        async def answer_storage(request: Request) -> Response:
+            return await storage(request)
 
         async def answer_control(request: Request) -> Response:
             return await control(request)
@@ -97,6 +128,9 @@ class Simulator:
             routes=[
                 Route("/api1", answer_api, methods=_METHODS),
                 Route("/api1/{path:path}", answer_api, methods=_METHODS),
+                Route(f"{API2}/{{path:path}}", answer_payments, methods=_METHODS),
+                Route(f"{UPLOADS}/{{path:path}}", answer_uploads, methods=_METHODS),
+                Route(f"{CDN}/{{path:path}}", answer_storage, methods=_METHODS),
                 Route("/_sim", answer_control, methods=_METHODS),
                 Route("/_sim/{path:path}", answer_control, methods=_METHODS),
                 Route("/{path:path}", answer_other, methods=_METHODS),
@@ -109,7 +143,8 @@ class Simulator:
         return self._calls.total
 
     def calls_by_path(self) -> dict[str, int]:
-        """API calls by path relative to the API root: `/jobs`, `/jobs/<jnid>`, `/v2/estimates`."""
+        """API calls by path relative to the API root: `/jobs`, `/jobs/<jnid>`, `/v2/estimates`; what lies beside it by
+        its full path: `/api2/v2/payments`, `/files/v1/uploads/url`."""
         return self._calls.by_path()
 
     def call_report(self) -> dict[str, Any]:
@@ -129,6 +164,7 @@ class Simulator:
         for name, seeded in self._seeds.items():
             self._accounts[name] = Account(seeded, self._clock, index_lag_s=self._index_lag_s)
             self._contents[name].clear()
+            self._uploads[name].clear()
         self._calls.clear()
         self._faults.clear()
         self._webhooks.forget()
@@ -181,4 +217,8 @@ class Simulator:
             user = account.user(user_id)
             return None if user is None else user.email
 
-        return [webhook_body(change.record, email_of) for change in changes]
+        return [webhook_body(change.record, email_of, account.custom_fields) for change in changes]
+
+
+def _seeded(seed: int, instance: str, scale: int, day_s: int) -> Seeded:
+    return (_small_account if scale == 1 else seed_account)(seed, instance, scale, day_s)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from jobnimbus_mcp.simulator.paid import amount, plain, unapplied
 from jobnimbus_mcp.simulator.settings_seed import (
-    CUSTOM_FIELDS,
-    ESTIMATE_STATUSES,
+    STATUSES,
     find_source,
     find_status,
     find_type,
@@ -30,6 +30,11 @@ class Directory(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
+    @property
+    def custom_fields(self) -> Mapping[str, Mapping[str, str]]:
+        """Kind of record -> label -> storage key."""
+        ...
+
     def find(self, jnid: str) -> Record | None:
         """The live record with that id, of whatever kind."""
         ...
@@ -46,11 +51,13 @@ def normalise(kind: str, fields: Mapping[str, Any], directory: Directory, curren
     _link(kind, out, directory)
     if "sales_rep" in out:
         out["sales_rep_name"] = directory.user_name(out["sales_rep"])
-    for label, key in CUSTOM_FIELDS.get(kind, {}).items():
+    for label, key in directory.custom_fields.get(kind, {}).items():
         if label in out or key in out:
             out[label] = out[key] = out[label] if label in out else out[key]
-    if kind in ("estimates", "workorders") and isinstance(out.get("items"), list):
-        _add_up(kind, out)
+    if isinstance(out.get("items"), list):
+        _add_up(kind, out, current or {})
+    if kind == "payments":
+        _apply(out, directory, current or {})
     if kind == "contacts" and current is None and not out.get("display_name"):
         full = f"{out.get('first_name') or ''} {out.get('last_name') or ''}".strip()
         out["display_name"] = full or out.get("company") or ""
@@ -75,8 +82,8 @@ def _classify(kind: str, out: Record, settings: Mapping[str, Any], current: Mapp
                     out["status"], out["status_name"] = status["id"], status["name"]
                     if kind != "workorders":
                         out["is_lead"], out["is_closed"] = status["is_lead"], status["is_closed"]
-    elif kind == "estimates":
-        _classify_estimate(out)
+    elif kind in STATUSES:
+        _classify_document(STATUSES[kind], out)
     elif "record_type_name" in out or "record_type" in out:
         found = find_type(settings, kind, out.get("record_type_name", out.get("record_type")))
         if found is not None:
@@ -87,12 +94,12 @@ def _classify(kind: str, out: Record, settings: Mapping[str, Any], current: Mapp
             out["source"], out["source_name"] = source["JobSourceId"], source["SourceName"]
 
 
-def _classify_estimate(out: Record) -> None:
+def _classify_document(statuses: Mapping[int, str], out: Record) -> None:
     status, name = out.get("status"), out.get("status_name")
-    if name is None and isinstance(status, int) and status in ESTIMATE_STATUSES:
-        out["status_name"] = ESTIMATE_STATUSES[status]
+    if name is None and isinstance(status, int) and status in statuses:
+        out["status_name"] = statuses[status]
     elif isinstance(name, str) and status is None:
-        for number, known in ESTIMATE_STATUSES.items():
+        for number, known in statuses.items():
             if known.casefold() == name.casefold():
                 out["status"], out["status_name"] = number, known
 
@@ -106,16 +113,34 @@ def _link(kind: str, out: Record, directory: Directory) -> None:
         related = [one for sent in related if (one := _expand(sent, directory)) is not None]
         # Source: JobNimbus API documentation, links: on tasks only the first element was kept (one source).
         out["related"] = related[:1] if kind == "tasks" else related
+        if kind in ("estimates", "invoices"):
+            out["related"] = _with_contact(related, directory)
+        if kind == "payments" and primary is None:
+            primary = out["primary"] = _payer(related, directory)
     if primary is None:
         return
     if kind == "activities" and "related" not in out:
         out["related"] = [primary, *_parent_of(primary, directory)]
+    elif kind == "payments" and isinstance(related, list):
+        out["related"] = related if primary in related else [*related, primary]
     elif kind != "contacts":
         sent = out.get("related")
         others = [one for one in sent if one["id"] != primary["id"]] if isinstance(sent, list) else []
         out["related"] = [primary, *others]
     if kind == "jobs":
         _copy_parent(out, directory.find(primary["id"]))
+
+
+def _with_contact(related: list[Record], directory: Directory) -> list[Record]:
+    """A document of a job is its contact's too, as recorded ones show."""
+    contact = _payer(related, directory)
+    return related if contact is None or contact in related else [*related, contact]
+
+
+def _payer(related: list[Record], directory: Directory) -> Record | None:
+    """The contact among the links, else the one that the first of them hangs on."""
+    contact = next((one for one in related if one.get("type") == "contact"), None)
+    return contact or next(iter(_parent_of(related[0], directory)), None) if related else None
 
 
 def _expand(sent: Any, directory: Directory) -> Any:
@@ -140,22 +165,42 @@ def _copy_parent(out: Record, contact: Record | None) -> None:
         out[f"parent_{name}"] = contact.get(name)
 
 
-def _add_up(kind: str, out: Record) -> None:
+def _add_up(kind: str, out: Record, current: Mapping[str, Any]) -> None:
     price = cost = 0.0
     items = []
     for item in out["items"]:
         if isinstance(item, dict):
-            quantity = _number(item.get("quantity"))
-            amount = quantity * _number(item.get("price"))
-            price, cost = price + amount, cost + quantity * _number(item.get("cost"))
-            items.append({**item, "amount": amount})
+            quantity = amount(item.get("quantity"))
+            sums: Record = {"amount": plain(quantity * amount(item.get("price")))}
+            price, cost = price + sums["amount"], cost + plain(quantity * amount(item.get("cost")))
+            labor = item.get("labor")
+            if isinstance(labor, dict):
+                labor = {**labor, "amount": plain(quantity * amount(labor.get("price")))}
+                price, cost = price + labor["amount"], cost + plain(quantity * amount(labor.get("cost")))
+                sums["labor"] = labor
+            items.append({**item, **sums})
     out["items"] = items
-    if kind == "workorders":
-        out["total_line_item_price"], out["total_line_item_cost"] = price, cost
-    else:
-        out["subtotal"], out["total"], out["cost"] = price, price + _number(out.get("tax")), cost
-        out["margin"] = round(100 * (price - cost) / price) if price else 0
+    if kind in ("workorders", "materialorders"):
+        out["total_line_item_price"], out["total_line_item_cost"] = plain(price), plain(cost)
+    elif kind in ("estimates", "invoices"):
+        tax = amount(out.get("tax", current.get("tax")))
+        # Source: JobNimbus API documentation, estimates: this one amount is a string.
+        out["subtotal"] = str(plain(price)) if kind == "estimates" else plain(price)
+        out["total"], out["cost"] = plain(price + tax), plain(cost)
+        out["margin"] = round(plain(100 * (price - cost) / price)) if price else 0
 
 
-def _number(value: object) -> float:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+def _apply(out: Record, directory: Directory, current: Mapping[str, Any]) -> None:
+    """The invoices a payment names become entries of their own; what none of them gets is its credit."""
+    entries = out.get("invoices")
+    if isinstance(entries, list):
+        out["invoices"] = [_entry(entry, directory) for entry in entries if isinstance(entry, dict)]
+    if out.keys() & {"total", "refunded_amount", "invoices"}:
+        out["credit"] = plain(unapplied({**current, **out}))
+
+
+def _entry(sent: Record, directory: Directory) -> Record:
+    jnid = sent.get("invoice_id")
+    invoice = directory.find(jnid) if isinstance(jnid, str) else None
+    number = None if invoice is None else invoice.get("number")
+    return {"invoice_no": number, "amount": 0, "is_active": True, **sent}

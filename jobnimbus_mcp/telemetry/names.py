@@ -23,7 +23,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "tool_calls": Metric("counter", ("tool", "outcome"), "Tool calls by outcome (ok or the error code)."),
         "tool_call_seconds": Metric("histogram", ("tool", "status"), "Time of a tool call by cache status."),
         "cache_reads": Metric("counter", ("entity", "status", "tier"), "Reads through the cache."),
-        "cache_fills": Metric("counter", ("entity", "result"), "Fills: stored, raced, too_large, lagging, failed."),
+        "cache_fills": Metric(
+            "counter", ("entity", "result"), "Fills: stored, raced, too_large, lagging, unproved, failed."
+        ),
+        "reuse": Metric("counter", ("entity", "kind"), "Loads: full, or out of what is kept (repaired, narrowed, ...)."),
         "cache_refreshes": Metric(
             "counter", ("reason", "result"), "Refreshes in the background: early, stale or dirty; done, throttled, ..."
         ),
@@ -46,6 +49,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "upstream_calls": Metric("counter", ("entity", "outcome"), "Requests sent to JobNimbus, every attempt."),
         "upstream_seconds": Metric("histogram", ("entity",), "Time of one request to JobNimbus."),
         "upstream_retries": Metric("counter", ("reason",), "Requests to JobNimbus that were tried again."),
+        "writes": Metric(
+            "counter", ("entity", "action", "outcome"), "Writes by outcome: done, unchanged, replayed or the error code."
+        ),
+        "write_seconds": Metric("histogram", ("entity", "action"), "Time of one write, with what was looked for."),
         "budget_wait_seconds": Metric("histogram", (), "Time waited for the request budget."),
         "events": Metric("counter", ("source", "outcome"), "Changes learnt of: appended, duplicate, journalled, ..."),
         "events_due": Metric("gauge", ("instance", "consumer"), "Events due and not done."),
@@ -61,6 +68,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "sweep_kinds": Metric("counter", ("entity", "outcome"), "Kinds of record whose ids were compared."),
         "warm_reads": Metric("counter", ("reason", "result"), "Reads ahead: fetched, kept, failed or left."),
         "webhooks": Metric("counter", ("entity", "outcome"), "Webhook deliveries: applied, duplicate, refused, ..."),
+        "auth_refusals": Metric("counter", ("reason",), "Callers that were not let in: no_token, expired, scope, ..."),
+        "rate_limited": Metric(
+            "counter", ("client",), "Requests over their caller's limit; oauth and key stand for all callers of a kind."
+        ),
         "http_requests": Metric("counter", ("route", "status"), "HTTP requests by route pattern and status."),
     }
 )

@@ -1,17 +1,19 @@
-"""get_users, get_webhooks."""
+"""The account itself: its people, and how its webhooks are set up."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.payloads import rfc3339
 from jobnimbus_mcp.tools.context import ToolContext
-from jobnimbus_mcp.tools.inputs import NoArgs, UsersArgs
-from jobnimbus_mcp.tools.listing import Listing
+from jobnimbus_mcp.tools.filters import Condition, Filter, Given
+from jobnimbus_mcp.tools.inputs import NoArgs, Truth
 
-__all__ = ["RECORD_KINDS", "SCENARIOS", "WebhooksReceived", "get_users", "get_webhooks_of"]
+__all__ = ["ACTIVE_ONLY", "RECORD_KINDS", "SCENARIOS", "WebhooksReceived", "get_webhooks_of"]
 
 RECORD_KINDS: Mapping[str, Entity] = {
     "Contact": Entity.CONTACTS,
@@ -34,13 +36,15 @@ WebhooksReceived = Callable[[str], Awaitable[Mapping[str, Mapping[str, Any]]]]
 """instance -> {entity: {"count", "last_at" (RFC 3339)}}"""
 
 
-async def get_users(ctx: ToolContext, args: UsersArgs) -> Listing:
-    """The account's people; former ones only when asked for."""
+async def _active_only(ctx: ToolContext, entity: Entity, given: Given) -> Condition:
+    return Condition(keep=(lambda row: row.get("is_active") is not False) if given["active_only"] else None)
 
-    def keep(row: Mapping[str, Any]) -> bool:
-        return not args.active_only or row.get("is_active") is not False
 
-    return Listing(Entity.USERS, whole=True, keep=keep)
+ACTIVE_ONLY = Filter(
+    {"active_only": Annotated[Truth, Field(description="false: former users too.")]},
+    _active_only,
+    {"active_only": True},
+)
 
 
 def get_webhooks_of(

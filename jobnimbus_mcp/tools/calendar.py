@@ -1,4 +1,4 @@
-"""get_calendar_activities."""
+"""The calendar: what is scheduled between two days."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.reads import Gateway, not_found
 from jobnimbus_mcp.gateway.writes import Writer
 from jobnimbus_mcp.tools.memo import Recalled, Remembered, Used
+from jobnimbus_mcp.tools.people import People
+from jobnimbus_mcp.tools.versions import Versions
 
 __all__ = ["Progress", "ToolContext"]
 
@@ -51,6 +53,8 @@ class ToolContext:
         self.writer: Writer | None = None
         self.confirmed = False
         self.progress: Progress | None = None
+        self.versions = Versions()
+        self.people = People()
         self._gateway = gateway
         self.recall: Callable[[], Remembered | None] | None = None
         self._made_before: dict[Read, Answer] = {}
@@ -88,6 +92,14 @@ class ToolContext:
             answer = await self._gateway.get(read, self.caller, self.call, internal=True)
         await self._note(read, answer, internal=True)
         return answer
+
+    async def exists(self, read: Read) -> bool:
+        """Is there such a record, as far as this caller may see?"""
+        try:
+            await self.look_up(read)
+        except RecordNotFound:
+            return False
+        return True
 
     async def _note(self, read: Read, answer: Answer, *, internal: bool) -> None:
         """Of a thousand equal calls that wait for one load, the first shapes the answer and the others recall it."""

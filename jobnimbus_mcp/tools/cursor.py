@@ -18,8 +18,10 @@ __all__ = ["Anchor", "Cursor", "merged_arguments", "question_of"]
 _VERSION = 1
 _CHECK_BYTES = 6
 _OFFSET_MAX = 100_000_000
-_OF_THIS_PAGE = frozenset({"cursor", "from", "size", "fields", "verbosity", "max_age_s"})
+_OF_THIS_PAGE = frozenset({"cursor", "from", "size", "fields", "verbosity", "format", "known_version", "max_age_s"})
 """Arguments that may differ from page to page; all others are the question."""
+_NOT_CARRIED = frozenset({"cursor", "from", "known_version", "max_age_s"})
+"""Arguments that say nothing of the next page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,7 @@ def merged_arguments(tool: str, arguments: Mapping[str, Any]) -> tuple[dict[str,
 
 def question_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What a next page has to ask again: every argument given, but the page's own place."""
-    return {
-        name: value
-        for name, value in arguments.items()
-        if value is not None and name not in ("cursor", "from", "max_age_s")
-    }
+    return {name: value for name, value in arguments.items() if value is not None and name not in _NOT_CARRIED}
 
 
 def _check(body: bytes) -> bytes:

@@ -1,48 +1,44 @@
-"""get_estimates."""
+"""Estimates: what only they can be asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.payloads import epoch_s
-from jobnimbus_mcp.crm.query import AnyOf, Between, Clause, Sort
-from jobnimbus_mcp.tools.clauses import date_range, parents
+from jobnimbus_mcp.crm.query import AnyOf, Between, Clause
+from jobnimbus_mcp.tools.clauses import date_range
 from jobnimbus_mcp.tools.context import ToolContext
-from jobnimbus_mcp.tools.inputs import EstimatesArgs
-from jobnimbus_mcp.tools.listing import Listing
+from jobnimbus_mcp.tools.filters import STATUS as ANY_STATUS
+from jobnimbus_mcp.tools.filters import Condition, Filter, Given
+from jobnimbus_mcp.tools.inputs import Day, Name
 
-__all__ = ["approved_at", "get_estimates", "sent_at"]
+__all__ = ["APPROVED", "SENT", "STATUS", "approved_at", "sent_at"]
 
 _AFTER_SENDING = frozenset({"sent", "viewed"})
 
 
-async def get_estimates(ctx: ToolContext, args: EstimatesArgs) -> Listing:
-    """The estimates that satisfy every argument given."""
-    where, scope = await parents(ctx, job_id=args.job_id, contact_id=args.contact_id)
-    where += date_range(ctx, "date_created", args.date_from, args.date_to, names=("date_from", "date_to"))
-    if args.status is not None:
-        where = (*where, await ctx.directory.status(Entity.ESTIMATES, args.status))
-    sent = date_range(ctx, "", args.sent_from, args.sent_to, names=("sent_from", "sent_to"))
-    approved = date_range(ctx, "", args.approved_from, args.approved_to, names=("approved_from", "approved_to"))
-    for window, field in ((sent, "date_sign_requested"), (approved, "date_signed")):
-        where += tuple(_either(window_clause, field) for window_clause in window)
+def _window(
+    field: str, start: str, end: str, moment_of: Callable[[Mapping[str, Any]], int | None], what: str
+) -> Filter:
+    """A date that has a stand-in: rows are asked for by either and checked by the one that counts."""
 
-    def keep(row: Mapping[str, Any]) -> bool:
-        return all(_within(clause, sent_at(row)) for clause in sent) and all(
-            _within(clause, approved_at(row)) for clause in approved
-        )
+    async def condition(ctx: ToolContext, entity: Entity, given: Given) -> Condition:
+        window = date_range(ctx, "", given.get(start), given.get(end), names=(start, end))
 
-    windowed = bool(sent or approved)
-    return Listing(
-        Entity.ESTIMATES,
-        where,
-        scope,
-        Sort(args.sort_by, args.order == "desc"),
-        scan=windowed,
-        keep=keep if windowed else None,
-    )
+        def keep(row: Mapping[str, Any]) -> bool:
+            return all(_within(clause, moment_of(row)) for clause in window)
+
+        return Condition(tuple(_either(clause, field) for clause in window), keep=keep)
+
+    types = {
+        start: Annotated[Day | None, Field(description=f"{what} on or after.")],
+        end: Annotated[Day | None, Field(description=f"{what} on or before.")],
+    }
+    return Filter(types, condition)
 
 
 def sent_at(row: Mapping[str, Any]) -> int | None:
@@ -84,3 +80,11 @@ def _either(window: Clause, field: str) -> Clause:
 
 def _within(window: Clause, moment: int | None) -> bool:
     return moment is not None and window.holds({"": moment})
+
+
+SENT = _window("date_sign_requested", "sent_from", "sent_to", sent_at, "Sent for signature")
+APPROVED = _window("date_signed", "approved_from", "approved_to", approved_at, "Signed or approved")
+STATUS = Filter(
+    {"status": Annotated[Name | None, Field(description="Draft, Sent, Viewed, Approved, Invoiced or Declined.")]},
+    ANY_STATUS.condition,
+)

@@ -22,6 +22,13 @@ SUMMARY: Mapping[Entity, tuple[str, ...]] = MappingProxyType(
         Entity.ATTACHMENTS: ("jnid", "filename", "record_type_name", "size", "date_created"),
         Entity.USERS: ("id", "first_name", "last_name"),
         Entity.CALENDAR: ("jnid", "type", "title", "name", "date_start", "date_end"),
+        Entity.INVOICES: ("jnid", "number", "status_name", "total", "due", "date_invoice", "date_due"),
+        Entity.PAYMENTS: ("jnid", "total", "date_payment", "reference"),
+        Entity.PRODUCTS: ("jnid", "name", "item_type"),
+        Entity.WORKORDERS: ("jnid", "number", "name", "status_name", "date_start", "date_end"),
+        Entity.MATERIALORDERS: ("jnid", "number", "status_name", "date_materialorder", "total_line_item_cost"),
+        Entity.BUDGETS: ("jnid", "number", "status_name", "revenue", "gross_profit", "date_budget"),
+        Entity.SETTINGS: ("id", "name", "object_type"),
     }
 )
 
@@ -49,17 +56,15 @@ COMPACT: Mapping[Entity, tuple[str, ...]] = MappingProxyType(
             *("related", "sales_rep", "sales_rep_name", "note", "internal_note", "source"),
         ),
         Entity.ACTIVITIES: (
-            *("jnid", "record_type_name", "note", "primary", "related", "is_status_change"),
-            *("created_by", "created_by_name", "date_created", "date_updated"),
+            *("jnid", "record_type_name", "note", "primary", "related", "created_by_name", "date_created"),
         ),
         Entity.TASKS: (
-            *("jnid", "number", "title", "description", "record_type_name", "is_completed", "priority"),
-            *("date_start", "date_end", "all_day", "all_day_start_date", "owners", "related"),
-            *("created_by_name", "date_created", "date_updated"),
+            *("jnid", "title", "description", "record_type_name", "is_completed"),
+            *("date_start", "date_end", "owners", "related"),
         ),
         Entity.ATTACHMENTS: (
-            *("jnid", "filename", "content_type", "size", "description", "record_type_name", "is_private"),
-            *("primary", "related", "created_by_name", "date_file_created", "date_created", "date_updated"),
+            *("jnid", "filename", "content_type", "size", "description", "record_type_name"),
+            *("primary", "related", "created_by_name", "date_created"),
         ),
         Entity.USERS: ("id", "first_name", "last_name", "email", "is_active"),
         Entity.CALENDAR: (
@@ -67,5 +72,35 @@ COMPACT: Mapping[Entity, tuple[str, ...]] = MappingProxyType(
             *("date_start", "date_end", "all_day", "all_day_start_date", "all_day_end_date"),
             *("owners", "primary", "related", *_ADDRESS, "is_completed"),
         ),
+        Entity.INVOICES: (
+            *("jnid", "number", "status_name", "subtotal", "tax", "total", "total_paid", "due"),
+            *("date_invoice", "date_due", "date_paid_in_full", "date_created", "date_updated"),
+            *("related", "sales_rep_name", "note", "internal_note"),
+        ),
+        Entity.PAYMENTS: (
+            *("jnid", "total", "credit", "refunded_amount", "surcharge", "method_id", "reference", "date_payment"),
+            *("primary", "related", "invoices", "created_by_name", "date_created", "date_updated"),
+        ),
+        Entity.PRODUCTS: (
+            *("jnid", "name", "description", "item_type", "uoms", "tax_exempt", "location_id", "is_active"),
+            "date_updated",
+        ),
+        Entity.WORKORDERS: (
+            *("jnid", "number", "name", "record_type_name", "status_name", "date_start", "date_end", "all_day"),
+            *("all_day_start_date", "all_day_end_date", "owners", "subcontractors", "sales_rep_name"),
+            *("primary", "related", "customer_note", "internal_note"),
+            *("total_line_item_cost", "total_line_item_price", "date_created", "date_updated"),
+        ),
+        Entity.MATERIALORDERS: (
+            *("jnid", "number", "status_name", "date_materialorder", "address", "supplier", "owners", "related"),
+            *("total_line_item_cost", "total_line_item_price", "note", "internal_note"),
+            *("date_created", "date_updated"),
+        ),
+        Entity.BUDGETS: (
+            *("jnid", "number", "status_name", "date_budget", "revenue", "total_cost", "total_commissions"),
+            *("gross_profit", "gross_margin", "net_profit", "net_margin", "related", "sales_rep_name"),
+            *("date_created", "date_updated"),
+        ),
+        Entity.SETTINGS: ("id", "name", "object_type", "status", "is_active"),
     }
 )

@@ -1,34 +1,37 @@
-"""get_attachments."""
+"""Files: what only they can be asked for."""
 
 from __future__ import annotations
 
 import mimetypes
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from jobnimbus_mcp.crm.entities import Entity
-from jobnimbus_mcp.crm.query import Sort
-from jobnimbus_mcp.tools.clauses import date_range, parents
 from jobnimbus_mcp.tools.context import ToolContext
-from jobnimbus_mcp.tools.inputs import AttachmentsArgs
-from jobnimbus_mcp.tools.listing import Listing
+from jobnimbus_mcp.tools.filters import Condition, Filter, Given
 
-__all__ = ["get_attachments", "is_of_type"]
+__all__ = ["FILE_TYPE", "is_of_type"]
 
 
-async def get_attachments(ctx: ToolContext, args: AttachmentsArgs) -> Listing:
-    """Files' metadata, as far as they satisfy every argument given."""
-    where, scope = await parents(ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to)
-    where += date_range(ctx, "date_created", args.date_from, args.date_to, names=("date_from", "date_to"))
-    sort = Sort(args.sort_by, args.order == "desc")
-    wanted = args.file_type
-    if wanted is None:
-        return Listing(Entity.ATTACHMENTS, where, scope, sort)
+async def _file_type(ctx: ToolContext, entity: Entity, given: Given) -> Condition:
+    wanted: str = given["file_type"]
+    return Condition(keep=lambda row: is_of_type(row, wanted))
 
-    def keep(row: Mapping[str, Any]) -> bool:
-        return is_of_type(row, wanted)
 
-    return Listing(Entity.ATTACHMENTS, where, scope, sort, scan=True, keep=keep)
+FILE_TYPE = Filter(
+    {
+        "file_type": Annotated[
+            str | None,
+            Field(
+                pattern=r"^\.?[A-Za-z0-9]{1,10}$|^[A-Za-z][A-Za-z0-9.+-]{0,39}/([A-Za-z0-9][A-Za-z0-9.+-]{0,79}|\*)$",
+                description="Extension (pdf, jpg) or MIME type (image/jpeg, image/*).",
+            ),
+        ]
+    },
+    _file_type,
+)
 
 
 def is_of_type(row: Mapping[str, Any], wanted: str) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "JobsArgs",
     "ListArgs",
     "NoArgs",
+    "ReadingArgs",
     "SearchContactsArgs",
     "SearchJobsArgs",
     "SortedListArgs",
@@ -26,10 +27,12 @@ __all__ = [
 ]
 
 Verbosity = Literal["summary", "compact", "detailed", "raw"]
+Format = Literal["json", "table"]
 SortBy = Literal["date_created", "date_updated", "date_start", "date_end", "date_status_change"]
 
 _FIELD_NAME_MAX = 120
 _FIELDS_MAX = 60
+_ROWS_MOST = 10_000_000
 
 
 def _split_fields(value: Any) -> Any:
@@ -56,27 +59,17 @@ Day = Annotated[str, Field(min_length=10, max_length=40)]
 
 FieldNames = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=_FIELD_NAME_MAX)]],
-    BeforeValidator(_split_fields, json_schema_input_type=list[str] | str),
-    Field(
-        min_length=1,
-        max_length=_FIELDS_MAX,
-        description="Only these fields of each record, as a list or comma-separated; dotted paths such as "
-        "primary.name are allowed. Wins over verbosity.",
-    ),
-]
-VerbosityArg = Annotated[
-    Verbosity,
-    Field(
-        description="How much of each record: summary (a line's worth), compact (what most questions need), detailed "
-        "(all fields that are set), raw (JobNimbus's record untouched, dates in epoch seconds)."
-    ),
+    # a comma-separated text is taken too; one way to say it is enough to tell
+    BeforeValidator(_split_fields, json_schema_input_type=list[str]),
+    Field(min_length=1, max_length=_FIELDS_MAX, description="Only these, e.g. primary.name"),
 ]
 MaxAge = Annotated[
     Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)] | None,
-    Field(
-        description="Oldest answer to accept, in seconds. 0 asks JobNimbus now. Leave out normally: cached answers "
-        "are kept current by webhooks.",
-    ),
+    Field(description="0: ask JobNimbus now"),
+]
+KnownVersion = Annotated[
+    Annotated[str, Field(min_length=1, max_length=40)] | None,
+    Field(description="Tells changes since that version"),
 ]
 
 
@@ -86,47 +79,48 @@ class NoArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Reading(NoArgs):
+class ReadingArgs(NoArgs):
+    """What everything that shows records takes."""
+
     fields: FieldNames | None = None
-    verbosity: VerbosityArg = "compact"
+    verbosity: Verbosity = "compact"
     max_age_s: MaxAge = None
+    known_version: KnownVersion = None
 
 
-class ListArgs(_Reading):
+class ListArgs(ReadingArgs):
     """What every list takes."""
 
-    size: Annotated[Whole, Field(ge=1, le=200, description="Records per page.")] = 25
-    cursor: Annotated[
-        str | None,
-        Field(max_length=4096, description="next_cursor of the previous answer, for the next page."),
-    ] = None
+    size: Annotated[Whole, Field(ge=1, le=200)] = 25
+    cursor: Annotated[str | None, Field(max_length=4096, description="A next_cursor")] = None
     from_: Annotated[
-        Annotated[Whole, Field(ge=0, le=10_000_000)] | None,
-        Field(alias="from", description="Skip this many records (instead of a cursor)."),
+        Annotated[Whole, Field(ge=0, le=_ROWS_MOST)] | None,
+        Field(alias="from", description="Rows to skip"),
     ] = None
+    format: Format = "json"
 
 
 class SortedListArgs(ListArgs):
     """A list whose order can be chosen."""
 
-    sort_by: Annotated[SortBy, Field(description="Date to sort by.")] = "date_created"
-    order: Annotated[Literal["asc", "desc"], Field(description="desc: newest first.")] = "desc"
+    sort_by: SortBy = "date_created"
+    order: Literal["asc", "desc"] = "desc"
 
 
-Status = Annotated[Name | None, Field(description="Status name, any case, e.g. In Production.")]
-RecordType = Annotated[Name | None, Field(description="Workflow (record type) name, any case.")]
-SalesRep = Annotated[Name | None, Field(description="Sales rep: full name, e-mail or user id.")]
-OwnerId = Annotated[RecordId | None, Field(description="User id of an owner (assignee).")]
-ContactId = Annotated[RecordId | None, Field(description="Only what belongs to the contact with this jnid.")]
+Status = Annotated[Name | None, Field(description="Status name")]
+RecordType = Annotated[Name | None, Field(description="Workflow name")]
+SalesRep = Annotated[Name | None, Field(description="Name, e-mail or id")]
+OwnerId = Annotated[RecordId | None, Field(description="Assignee's user id")]
+ContactId = Annotated[RecordId | None, Field(description="Contact's jnid")]
 RelatedTo = Annotated[
     # estimates made by the embedded quoting product have ids with hyphens
     Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None,
-    Field(description="Only what belongs to the record with this jnid, any kind."),
+    Field(description="Any record's jnid"),
 ]
-OfJob = Annotated[JobId | None, Field(description="Only what belongs to this job: its jnid or job number.")]
-CreatedFrom = Annotated[Day | None, Field(description="Created on or after: 2026-11-01 or RFC 3339.")]
-CreatedTo = Annotated[Day | None, Field(description="Created on or before; a date means the whole day.")]
-UpdatedSince = Annotated[Day | None, Field(description="Changed on or after.")]
+OfJob = Annotated[JobId | None, Field(description="Job's jnid or number")]
+CreatedFrom = Annotated[Day | None, Field(description="Created from, e.g. 2026-11-01")]
+CreatedTo = Annotated[Day | None, Field(description="Created until, inclusive")]
+UpdatedSince = Annotated[Day | None, Field(description="Changed from")]
 
 
 class JobsArgs(SortedListArgs):
@@ -140,12 +134,10 @@ class JobsArgs(SortedListArgs):
     date_from: CreatedFrom = None
     date_to: CreatedTo = None
     updated_since: UpdatedSince = None
-    scheduled_from: Annotated[Day | None, Field(description="Work starts on or after.")] = None
-    scheduled_to: Annotated[Day | None, Field(description="Work starts on or before.")] = None
-    has_schedule: Annotated[Truth | None, Field(description="true: only jobs with a start date; false: without.")] = (
-        None
-    )
-    is_archived: Annotated[Truth | None, Field(description="true: only archived jobs; false: none of them.")] = None
+    scheduled_from: Annotated[Day | None, Field(description="Starts from")] = None
+    scheduled_to: Annotated[Day | None, Field(description="Starts until")] = None
+    has_schedule: Annotated[Truth | None, Field(description="Has a start date")] = None
+    is_archived: Annotated[Truth | None, Field(description="Archived")] = None
 
 
 class SearchJobsArgs(JobsArgs):
@@ -161,7 +153,7 @@ class SearchJobsArgs(JobsArgs):
     ] = None
 
 
-class JobArgs(_Reading):
+class JobArgs(ReadingArgs):
     """get_job"""
 
     job_id: JobId
@@ -255,7 +247,7 @@ class UsersArgs(SortedListArgs):
 class AttachmentsArgs(SortedListArgs):
     """get_attachments"""
 
-    size: Annotated[Whole, Field(ge=1, le=500, description="Files per page.")] = 100
+    size: Annotated[Whole, Field(ge=1, le=500)] = 100
     job_id: OfJob = None
     contact_id: ContactId = None
     related_to: RelatedTo = None
@@ -270,8 +262,15 @@ class AttachmentsArgs(SortedListArgs):
     date_to: CreatedTo = None
 
 
+_UNTOLD = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems"})
+
+
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON Schema of a tool's arguments, without the titles pydantic adds, refusing unknown arguments."""
+    """The JSON Schema of a tool's arguments, as short as it can be for an agent that reads many of them.
+
+    Without the titles pydantic adds and without lengths and patterns of text, which are checked all the same and told
+    when they are not kept; refusing unknown arguments.
+    """
     schema: dict[str, Any] = _slim(_without_titles(model.model_json_schema(by_alias=True)))
     schema.pop("description", None)
     schema["additionalProperties"] = False
@@ -280,12 +279,16 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _slim(node: Any) -> Any:
-    """Without the `or null` that optional arguments carry: an agent leaves out what it does not want."""
+    """Without the `or null` that optional arguments carry: an agent leaves out what it does not want, and without
+    bounds that only senseless values reach. (An argument of such a name is an object here, and stays.)"""
     if isinstance(node, list):
         return [_slim(item) for item in node]
     if not isinstance(node, dict):
         return node
-    node = {key: _slim(value) for key, value in node.items()}
+    node = {key: _slim(value) for key, value in node.items() if isinstance(value, dict) or key not in _UNTOLD}
+    for name, bound in (("minimum", 0), ("maximum", _ROWS_MOST)):
+        if node.get(name) == bound:
+            del node[name]
     choices = [choice for choice in node.get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) < len(node.get("anyOf", ())):
         node.pop("anyOf")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from jobnimbus_mcp.crm.catalog import facts_of
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.payloads import epoch_s
@@ -19,7 +21,9 @@ from jobnimbus_mcp.crm.reads import BLOCK_ROWS, Operation, Read
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.cursor import Anchor, Cursor
 from jobnimbus_mcp.tools.inputs import ListArgs
-from jobnimbus_mcp.tools.shape import Projection, fit, fit_one, size_bytes
+from jobnimbus_mcp.tools.layout import Layout
+from jobnimbus_mcp.tools.shape import Projection, size_bytes
+from jobnimbus_mcp.tools.versions import NO_VERSION, Asked, changed_rows, row_digest, unchanged
 
 __all__ = ["Listing", "list_answer"]
 
@@ -28,7 +32,10 @@ _BEYOND_WINDOW = (
     "or follow next_cursor from the first page"
 )
 _CHANGED_MEANWHILE = "the list changed between two reads of it; ask again, with max_age_s 0, to see it whole"
-_CURSOR_SLACK_BYTES = 64
+_SLACK_BYTES = 96
+"""Names and quotes of what is not there yet when the records are fitted in."""
+_CHANGES_BYTES = 160
+"""What tells of changes, apart from the rows that changed and those removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +65,45 @@ class _Page:
 async def list_answer(
     ctx: ToolContext, listing: Listing, args: ListArgs, question: Mapping[str, Any], cursor: Cursor | None
 ) -> dict[str, Any]:
-    """One page: `{"results", "count", "returned", "next_cursor", "as_of"}`, with `"complete": false` and
-    `"incomplete_reason"` where rows are missing, `"truncated"` and `"omitted_fields"` where a record was cut."""
+    """One page: `{"results", "count", "returned", "next_cursor", "as_of", "version"}`, with `"complete": false` and
+    `"incomplete_reason"` where rows are missing, `"truncated"` and `"omitted_fields"` where a record was cut. As a
+    table: `"columns"` and `"table"` instead of `"results"`.
+
+    To a caller who knows an earlier version of the page: that it is unchanged, or, where this process remembers that
+    version, the rows that changed with `"unchanged_count"`, `"removed"` and `"changes_since"`; else the whole page.
+    """
     offset = cursor.offset if cursor else args.from_ or 0
     anchor = cursor.anchor if cursor else None
     if listing.scan or listing.whole:
         page = await _scanned(ctx, listing, offset, args.size)
     else:
         page = await _from_blocks(ctx, listing, offset, args.size, anchor)
+    projection = Projection(listing.entity, args.verbosity, tuple(args.fields) if args.fields else None)
+    projection = await ctx.people.named(ctx, projection, page.rows)
 
     ctx.about_to_shape()
-    projection = Projection(listing.entity, args.verbosity, tuple(args.fields) if args.fields else None)
+    layout = Layout(args.format, projection.paths)
     results = [projection.apply(row) for row in page.rows]
     tool = ctx.call.tool
 
     def word(next_offset: int, at: Anchor | None) -> str:
         return Cursor(tool, question, next_offset, at).word()
 
-    answer: dict[str, Any] = {"results": [], "count": page.count, "returned": 0, "next_cursor": None}
+    answer: dict[str, Any] = {"count": page.count, "returned": 0, "next_cursor": None}
     provenance = ctx.provenance()
-    answer["as_of"] = provenance.as_of
+    answer |= {"as_of": provenance.as_of, "version": NO_VERSION}
     if provenance.stale_reason is not None:
         answer |= {"stale": True, "stale_reason": provenance.stale_reason}
     longest = word(offset + args.size, anchor or Anchor(2**40, 2**24, 2**24))
-    room = ctx.answer_max_bytes - size_bytes(answer) - len(longest) - len(page.why or "") - _CURSOR_SLACK_BYTES
-    fitting = fit(results, room)
+    slack = len(longest) + len(page.why or "") + _SLACK_BYTES + (_CHANGES_BYTES if args.known_version else 0)
+    room = ctx.answer_max_bytes - size_bytes(answer) - slack
+    fitting = layout.fit(results, room)
     if fitting == 0 and results:
-        cut, omitted = fit_one(page.rows[0], projection, max(0, room - 400))
+        cut, omitted = layout.fit_one(page.rows[0], projection, max(0, room - 400))
         results, fitting = [cut], 1
         answer |= {"truncated": True, "omitted_fields": omitted}
-    answer["results"] = results[:fitting]
     answer["returned"] = fitting
+    shown = results[:fitting]
 
     # a page that was cut goes on behind its last record, a whole one behind its last place in JobNimbus's list
     next_offset = offset + (fitting if fitting < len(page.rows) else page.places)
@@ -104,7 +119,37 @@ async def list_answer(
             why = why or _BEYOND_WINDOW
     if why is not None:
         answer |= {"complete": False, "incomplete_reason": why}
-    return answer
+    return _told(ctx, args, Asked(tool, args, offset), answer, page.rows[:fitting], shown, layout)
+
+
+def _told(
+    ctx: ToolContext,
+    args: ListArgs,
+    asked: Asked,
+    answer: dict[str, Any],
+    rows: list[dict[str, Any]],
+    shown: list[dict[str, Any]],
+    layout: Layout,
+) -> dict[str, Any]:
+    """The answer with its records and version, or what changed of it since the version its caller knows."""
+    written = [orjson.dumps(row) for row in shown]
+    answer["version"] = asked.version(answer, written)
+    if args.known_version == answer["version"]:
+        return unchanged(answer)
+    ids = [str(row.get("jnid") or row.get("id") or "") for row in rows]
+    before = ctx.versions.rows(ctx.caller, asked, args.known_version) if args.known_version else None
+    if all(ids) and len(set(ids)) == len(ids):
+        digests = [row_digest(row) for row in written]
+        ctx.versions.remember(ctx.caller, asked, answer["version"], dict(zip(ids, digests, strict=True)))
+        if before is not None:
+            places, removed = changed_rows(ids, digests, before)
+            spared = sum(map(len, written)) - sum(len(written[at]) for at in places)
+            if size_bytes(removed) < spared:
+                answer |= {"returned": len(places), "unchanged_count": len(ids) - len(places), "removed": removed}
+                return layout.body([shown[at] for at in places]) | answer | {"changes_since": args.known_version}
+    if args.known_version is not None and before is None:
+        answer["known_version_unknown"] = True
+    return layout.body(shown) | answer
 
 
 async def _scanned(ctx: ToolContext, listing: Listing, offset: int, size: int) -> _Page:

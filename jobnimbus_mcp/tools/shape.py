@@ -3,47 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from jobnimbus_mcp.crm.entities import Entity
-from jobnimbus_mcp.crm.payloads import epoch_s, is_date_field, rfc3339
 from jobnimbus_mcp.tools.fields import COMPACT, SUMMARY
+from jobnimbus_mcp.tools.present import PEOPLE, date_labels, has_labels, readable, without_twins
 
 __all__ = ["Projection", "fit", "fit_one", "size_bytes"]
 
-_NONE: tuple[Any, ...] = (None, "", [], {})
 _LONG_TEXT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How much of each record to show. `fields` (dotted paths) wins over `verbosity`."""
+    """How much of each record to show. `fields` (dotted paths) wins over `verbosity`; `people`: user id -> name."""
 
     entity: Entity
     verbosity: str = "compact"
     fields: tuple[str, ...] | None = None
+    people: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...] | None:
+        """What is shown, in order; None: every field, in the record's own order."""
+        if self.fields is not None:
+            return self.fields
+        match self.verbosity:
+            case "raw" | "detailed":
+                return None
+            case "summary":
+                return SUMMARY[self.entity]
+            case _:
+                return COMPACT[self.entity]
 
     def apply(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The record as shown: a new object; with dates as RFC 3339 unless `raw`."""
+        """The record as shown: a new object, made readable unless `raw`."""
+        paths = self.paths
+        picked = row if paths is None else _pick(row, paths)
+        if self.verbosity == "raw":
+            return dict(picked)
         if self.fields is not None:
-            picked = _pick(row, self.fields)
-            return picked if self.verbosity == "raw" else _readable(picked)
-        match self.verbosity:
-            case "raw":
-                return dict(row)
-            case "detailed":
-                return _readable(row)
-            case "summary":
-                return _readable(_pick(row, SUMMARY[self.entity]))
-            case _:
-                return _readable(_pick(row, COMPACT[self.entity]))
+            return readable(picked, self.people, dated=date_labels(row) if has_labels(self.fields) else ())
+        if paths is None:
+            return readable(without_twins(row), self.people, dated=date_labels(row))
+        return readable(picked, self.people, brief_links=True)
+
+    def has_people(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether these records, as shown, hold ids of people without their names."""
+        if self.verbosity == "raw":
+            return False
+        paths = self.paths
+        shown = [name for name in PEOPLE if paths is None or name in paths]
+        return any(
+            isinstance(person, Mapping) and "id" in person and "name" not in person
+            for row in rows
+            for name in shown
+            for person in (row.get(name) if isinstance(row.get(name), list) else None) or ()
+        )
 
     def smaller(self) -> Projection:
         """What a record that is too large alone is cut to."""
-        return Projection(self.entity, "compact")
+        return replace(self, verbosity="compact", fields=None)
 
 
 def size_bytes(value: Any) -> int:
@@ -79,25 +102,6 @@ def fit_one(row: Mapping[str, Any], projection: Projection, budget_bytes: int) -
         cut.append(largest)
     left_out = [key for key in shown if key not in kept]
     return kept, list(dict.fromkeys([*left_out, *(key for key in cut if key in kept)]))
-
-
-def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is not set, and with dates as RFC 3339. Zero money and `false` stay: they say something."""
-    shown: dict[str, Any] = {}
-    for key, value in row.items():
-        if is_date_field(key) and not isinstance(value, (str, list, dict, bool)):
-            seconds = epoch_s(value)
-            if seconds is not None:
-                shown[key] = rfc3339(seconds)
-        elif isinstance(value, Mapping):
-            if inner := _readable(value):
-                shown[key] = inner
-        elif isinstance(value, list):
-            if items := [_readable(item) if isinstance(item, Mapping) else item for item in value]:
-                shown[key] = items
-        elif value not in _NONE:
-            shown[key] = value
-    return shown
 
 
 def _pick(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:

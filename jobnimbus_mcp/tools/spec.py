@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.gateway.access import TOOLSETS
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.inputs import schema_of
 from jobnimbus_mcp.tools.listing import Listing
@@ -35,16 +36,6 @@ class Effect(Enum):
         return self is not Effect.READ
 
 
-TOOLSETS = {
-    "crm": "contacts and jobs",
-    "work": "tasks, activities, the calendar, work orders and material orders",
-    "sales": "estimates, invoices, payments, budgets and products",
-    "files": "files and photos",
-    "account": "users, statuses, workflows and other settings, webhooks",
-    "bulk": "many records at once",
-}
-"""Groups of tools; `default` is a choice across them, `all` is all of them, `meta` finds and uses the others."""
-
 _ANNOTATIONS = {
     Effect.READ: {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True},
     Effect.CREATE: {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": False},
@@ -53,35 +44,29 @@ _ANNOTATIONS = {
     Effect.BULK: {"readOnlyHint": False, "destructiveHint": True, "idempotentHint": False},
 }
 
+_ANY: dict[str, Any] = {}
+"""A value whose name says what it is: what agents read of every tool is kept short."""
+_OF_EVERY_READ = ("as_of", "version", "unchanged", "stale", "stale_reason", "truncated", "omitted_fields")
+# only what every answer has is required: one that is unchanged has no records, and a table has no results
 LIST_OUTPUT: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "results": {"type": "array", "items": {"type": "object"}},
-        "count": {"type": "integer", "description": "All records that match."},
-        "returned": {"type": "integer"},
-        "next_cursor": {"type": ["string", "null"], "description": "Pass as cursor for the next page; null: the end."},
-        "as_of": {"type": "string", "description": "When JobNimbus was asked, RFC 3339."},
-        "complete": {"type": "boolean", "description": "false: records are missing, see incomplete_reason."},
-        "incomplete_reason": {"type": "string"},
-        "stale": {"type": "boolean"},
-        "stale_reason": {"type": "string"},
-        "truncated": {"type": "boolean"},
-        "omitted_fields": {"type": "array", "items": {"type": "string"}},
+        "results": {"type": "array"},
+        **dict.fromkeys(("columns", "table", "count", "returned", "next_cursor"), _ANY),
+        **dict.fromkeys(("complete", "incomplete_reason"), _ANY),
+        **dict.fromkeys(("changes_since", "unchanged_count", "removed", "known_version_unknown"), _ANY),
+        **dict.fromkeys(_OF_EVERY_READ, _ANY),
     },
-    "required": ["results", "count", "returned", "next_cursor", "as_of"],
+    "required": ["as_of"],
 }
 RECORD_OUTPUT: dict[str, Any] = {
     "type": "object",
     "properties": {
         "record": {"type": "object"},
-        "as_of": {"type": "string", "description": "When JobNimbus was asked, RFC 3339."},
-        "other_jobs_with_this_number": {"type": "array", "items": {"type": "string"}},
-        "stale": {"type": "boolean"},
-        "stale_reason": {"type": "string"},
-        "truncated": {"type": "boolean"},
-        "omitted_fields": {"type": "array", "items": {"type": "string"}},
+        "other_jobs_with_this_number": _ANY,
+        **dict.fromkeys(_OF_EVERY_READ, _ANY),
     },
-    "required": ["record", "as_of"],
+    "required": ["as_of"],
 }
 WRITE_OUTPUT: dict[str, Any] = {
     "type": "object",

@@ -1,4 +1,4 @@
-"""Who may be told of which record's changes, for how long, and who is listening now.
+"""Who may be told of which record's or list's changes, for how long, and who is listening now.
 
 What is told is a URI and nothing else: the client reads the record itself, under its own credential. A subscription is
 granted after its records were read in the caller's name. It outlives that check, so it is checked again: every
@@ -27,6 +27,7 @@ from jobnimbus_mcp.errors import (
     UpstreamUnauthorized,
 )
 from jobnimbus_mcp.gateway.identity import Caller
+from jobnimbus_mcp.gateway.resources import ListUnder, any_list_of, located
 from jobnimbus_mcp.telemetry.defects import defect_fields
 from jobnimbus_mcp.tools.resources import WATCH, Proof, Resources
 
@@ -112,6 +113,8 @@ class Watches:
         self._recheck_s = recheck_s
         self._open: set[Watch] = set()
         self._of: dict[str, set[Watch]] = {}
+        self._lists: dict[str, set[str]] = {}
+        """The lists that are watched, by what stands for all of their kind."""
         self._closed = False
 
     @property
@@ -120,9 +123,13 @@ class Watches:
         return len(self._open)
 
     def tell(self, uri: str) -> None:
-        """The record changed: whoever watches it here is told. Costs nothing where nobody does."""
-        for watch in self._of.get(uri, ()):
-            watch.told(uri)
+        """It changed: whoever watches it here is told. Costs nothing where nobody does.
+
+        `uri`: of a record or list, or what stands for every list of a kind.
+        """
+        for changed in (uri, *self._lists.get(uri, ())):
+            for watch in self._of.get(changed, ()):
+                watch.told(changed)
 
     def close(self) -> None:
         """End all in good order and open none any more."""
@@ -234,11 +241,24 @@ class Watches:
         self._open.add(watch)
         for uri in watch.uris:
             self._of.setdefault(uri, set()).add(watch)
+            if (every := _every_list(uri)) is not None:
+                self._lists.setdefault(every, set()).add(uri)
 
     def _remove(self, watch: Watch) -> None:
         self._open.discard(watch)
         for uri in watch.uris:
             watchers = self._of[uri]
             watchers.discard(watch)
-            if not watchers:
-                del self._of[uri]
+            if watchers:
+                continue
+            del self._of[uri]
+            if (every := _every_list(uri)) is not None:
+                self._lists[every].discard(uri)
+                if not self._lists[every]:
+                    del self._lists[every]
+
+
+def _every_list(uri: str) -> str | None:
+    """What stands for this list and all others of its kind; None for a record."""
+    place = located(uri)
+    return any_list_of(place.instance, place.kind) if isinstance(place, ListUnder) else None

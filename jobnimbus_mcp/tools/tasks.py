@@ -1,56 +1,58 @@
-"""get_tasks."""
+"""Tasks: what only they can be asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.payloads import epoch_s
-from jobnimbus_mcp.crm.query import AnyOf, Between, Clause, Is, Not, Sort
-from jobnimbus_mcp.tools.clauses import date_range, parents
+from jobnimbus_mcp.crm.query import AnyOf, Between, Is, Not
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.dates import whole_days
-from jobnimbus_mcp.tools.inputs import TasksArgs
-from jobnimbus_mcp.tools.listing import Listing
+from jobnimbus_mcp.tools.filters import Condition, Filter, Given, flag
+from jobnimbus_mcp.tools.inputs import Truth, Whole
 
-__all__ = ["get_tasks", "is_overdue"]
+__all__ = ["COMPLETED", "OVERDUE", "PRIORITY", "is_overdue"]
 
 _DONE = Is("is_completed", True)
 
 
-async def get_tasks(ctx: ToolContext, args: TasksArgs) -> Listing:
-    """The tasks that satisfy every argument given."""
-    where, scope = await parents(ctx, job_id=args.job_id, contact_id=args.contact_id, related_to=args.related_to)
-    clauses: list[Clause] = list(where)
-    if args.owner_id is not None:
-        clauses.append(Is("owners.id", args.owner_id))
-    if args.is_completed is not None:
-        clauses.append(_DONE if args.is_completed else Not(_DONE))
-    if args.priority is not None:
-        clauses.append(Is("priority", args.priority))
-    if args.record_type is not None:
-        clauses.append(await ctx.directory.record_type(Entity.TASKS, args.record_type))
-    clauses += date_range(ctx, "date_created", args.date_from, args.date_to, names=("date_from", "date_to"))
-    sort = Sort(args.sort_by, args.order == "desc")
-    if args.overdue is None:
-        return Listing(Entity.TASKS, tuple(clauses), scope, sort)
+async def _priority(ctx: ToolContext, entity: Entity, given: Given) -> Condition:
+    return Condition((Is("priority", given["priority"]),))
 
-    # asked by the day, so that the kept answer serves all day; checked by the second, on every call
+
+async def _overdue(ctx: ToolContext, entity: Entity, given: Given) -> Condition:
+    """Asked by the day, so that the kept answer serves all day; checked by the second, on every call."""
+    wanted: bool = given["overdue"]
     now = ctx.now()
     today, tonight = whole_days(now, ctx.zone, 0)
-    if args.overdue:
-        past = AnyOf((Between("date_start", 1, tonight), Between("date_end", 1, tonight)))
-        clauses += [Not(_DONE), past]
-    else:
-        neither = Not(AnyOf((Between("date_start", at_least=1), Between("date_end", at_least=1))))
-        ahead = (Between("date_start", at_least=today), Between("date_end", at_least=today))
-        clauses.append(AnyOf((_DONE, *ahead, neither)))
 
     def keep(row: Mapping[str, Any]) -> bool:
-        return is_overdue(row, now) is args.overdue
+        return is_overdue(row, now) is wanted
 
-    return Listing(Entity.TASKS, tuple(clauses), scope, sort, scan=True, keep=keep)
+    if wanted:
+        past = AnyOf((Between("date_start", 1, tonight), Between("date_end", 1, tonight)))
+        return Condition((Not(_DONE), past), keep=keep)
+    neither = Not(AnyOf((Between("date_start", at_least=1), Between("date_end", at_least=1))))
+    ahead = (Between("date_start", at_least=today), Between("date_end", at_least=today))
+    return Condition((AnyOf((_DONE, *ahead, neither)),), keep=keep)
+
+
+COMPLETED = flag("is_completed", "is_completed", "true: only done ones; false: only open ones.")
+OVERDUE = Filter(
+    {
+        "overdue": Annotated[
+            Truth | None, Field(description="true: open tasks whose end (or else start) is past; false: the others.")
+        ]
+    },
+    _overdue,
+)
+PRIORITY = Filter(
+    {"priority": Annotated[Annotated[Whole, Field(ge=0, le=5)] | None, Field(description="0 is none.")]}, _priority
+)
 
 
 def is_overdue(row: Mapping[str, Any], now: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import cached_property
 from typing import Any
@@ -29,9 +29,11 @@ from jobnimbus_mcp.tools.cursor import Cursor, merged_arguments, question_of
 from jobnimbus_mcp.tools.dates import whole_days
 from jobnimbus_mcp.tools.listing import list_answer
 from jobnimbus_mcp.tools.memo import AnswerMemo, Recalled, Remembered, memo_key
+from jobnimbus_mcp.tools.people import People
 from jobnimbus_mcp.tools.spec import ToolSpec
+from jobnimbus_mcp.tools.versions import Versions
 
-__all__ = ["META", "USE_TOOL", "Toolbox"]
+__all__ = ["META", "USE_TOOL", "Toolbox", "refusal_of"]
 
 META = "meta"
 """The toolset of the tools that find and use others; everybody has it."""
@@ -55,6 +57,8 @@ class Toolbox:
     writer: Writer | None = None
     read_only: bool = False
     toolsets: frozenset[str] = frozenset({"default"})
+    versions: Versions = field(default_factory=Versions)
+    people: People = field(default_factory=People)
 
     def listing(self, access: Access = EVERYTHING) -> list[dict[str, Any]]:
         """The tools that tools/list shows to whoever has this access; others may be used that are not shown."""
@@ -149,6 +153,7 @@ class Toolbox:
         call.tool = spec.name
         ctx = ToolContext(self.gateway, who, call, self.clock, self.zone, self.answer_max_bytes)
         ctx.writer, ctx.confirmed, ctx.progress = self.writer, confirmed, progress
+        ctx.versions, ctx.people = self.versions, self.people
         outcome, shown = "cancelled", {}
         try:
             self._refuse_unusable(spec, who.access)
@@ -266,10 +271,13 @@ def _validated(spec: ToolSpec, arguments: Mapping[str, Any]) -> BaseModel:
     try:
         return spec.arguments.model_validate(dict(arguments))
     except ValidationError as wrong:
-        first = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "arguments"
-        message = first["msg"].removeprefix("Value error, ")
-        more = wrong.error_count() - 1
-        raise InvalidInput(
-            f"{field}: {message}." + (f" ({more} more arguments are wrong.)" if more else ""), field=field
-        ) from None
+        raise refusal_of(wrong) from None
+
+
+def refusal_of(wrong: ValidationError) -> InvalidInput:
+    """The first mistake, named by its argument; values are not repeated."""
+    first = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else "arguments"
+    message = first["msg"].removeprefix("Value error, ")
+    more = wrong.error_count() - 1
+    return InvalidInput(f"{field}: {message}." + (f" ({more} more arguments are wrong.)" if more else ""), field=field)

@@ -1,6 +1,7 @@
 """One request until it is answered: slot, budget, breaker, send, interpret; back off and again.
 
-Credentials that JobNimbus has not accepted yet pass the limits of strangers first.
+What changes something is repeated only where it surely was not carried out. Credentials that JobNimbus has not accepted
+yet pass the limits of strangers first.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jobnimbus_mcp.call import Call
@@ -16,6 +17,7 @@ from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.errors import (
     BudgetExhausted,
+    OwnError,
     UpstreamCircuitOpen,
     UpstreamError,
     UpstreamForbidden,
@@ -32,17 +34,18 @@ from jobnimbus_mcp.resilience.backoff import BackoffPolicy, delay_s
 from jobnimbus_mcp.resilience.breaker import BreakerBox, Event, State
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.upstream.known import KnownKeys
-from jobnimbus_mcp.upstream.ports import RequestBudget, Sender
-from jobnimbus_mcp.upstream.request import Request
+from jobnimbus_mcp.upstream.ports import RawAnswer, RequestBudget, Sender
+from jobnimbus_mcp.upstream.request import Base, Repeat, Request
 from jobnimbus_mcp.upstream.response import interpret
 from jobnimbus_mcp.upstream.strangers import Strangers
 
-__all__ = ["ATTEMPTS_MAX", "ATTEMPT_TIMEOUT_S", "Asking", "Attempts"]
+__all__ = ["ATTEMPTS_MAX", "ATTEMPT_TIMEOUT_S", "Asking", "Attempts", "Trail"]
 
 ATTEMPTS_MAX = 4
 
 ATTEMPT_TIMEOUT_S = 10.0
-"""Bound of one attempt: some ten times what a page takes, and the call's deadline leaves room for another."""
+"""Bound of one attempt: some ten times what a page takes, and the call's deadline leaves room for another, or for
+reading back whether a change was carried out. A file's bytes may take all the time there is."""
 
 _ATTEMPT_MIN_S = 0.25
 """An attempt with less time than this is not begun."""
@@ -62,14 +65,22 @@ _ACCEPTANCES = (UpstreamForbidden, UpstreamNotFound, UpstreamRejected)
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Trail:
+    """`sent`: something of the request may have reached JobNimbus, and no answer says that it was not carried out."""
+
+    sent: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Who asks for what: everything of a request but the request."""
+    """Who asks for what: everything of a request but the request; and how far it got."""
 
     instance: str
     entity: Entity
     call: Call
     credential: str
+    trail: Trail = field(default_factory=Trail, compare=False)
 
 
 @dataclass(slots=True)
@@ -114,13 +125,24 @@ class Attempts:
         }
 
     async def ask(self, asking: Asking, request: Request, parse: Callable[[Any], T]) -> T:
-        """What `parse` makes of JobNimbus's answer; an answer it finds unreadable is asked for again.
+        """What `parse` makes of the JSON that JobNimbus answers with. Ends and raises as `ask_raw`."""
+
+        def read(answer: RawAnswer) -> T:
+            now = self._clock.now()
+            return parse(interpret(answer, now=now, credential=asking.credential, writes=request.writes))
+
+        return await self.ask_raw(asking, request, read)
+
+    async def ask_raw(self, asking: Asking, request: Request, read: Callable[[RawAnswer], T]) -> T:
+        """What `read` makes of JobNimbus's answer; where it raises `UpstreamError`, the attempt has failed, and whether
+        there is another is the request's own word (`Repeat`).
 
         Attempts end with the call's deadline; waiting for a slot does not, so the caller bounds the whole.
 
         Raises:
             UpstreamError: of the last attempt.
             BudgetExhausted: before the first attempt.
+            FeatureDisabled: the request's URL is at a host that files may not be at.
         """
         breaker = self._breakers[asking.instance]
         if breaker.retry_in_s > 0:  # said before queueing, since waiting would not help
@@ -130,7 +152,7 @@ class Attempts:
         try:
             for attempt in range(1, ATTEMPTS_MAX + 1):
                 try:
-                    return await self._attempt(asking, request, parse, breaker, standing)
+                    return await self._attempt(asking, request, read, breaker, standing)
                 except UpstreamCircuitOpen:
                     raise
                 except BudgetExhausted as exhausted:
@@ -141,7 +163,7 @@ class Attempts:
                     error = failed
                 pause_s = delay_s(attempt, error.retry_after_s, self._random01(), self._backoff)
                 fits = pause_s + _ATTEMPT_MIN_S <= asking.call.remaining_s(self._clock)
-                if not error.retryable or attempt == ATTEMPTS_MAX or not fits:
+                if not _may_repeat(request, error) or attempt == ATTEMPTS_MAX or not fits:
                     break
                 self._recorder.count("upstream_retries", reason=error.code)
                 await self._clock.sleep(pause_s)
@@ -158,7 +180,7 @@ class Attempts:
         self,
         asking: Asking,
         request: Request,
-        parse: Callable[[Any], T],
+        read: Callable[[RawAnswer], T],
         breaker: BreakerBox,
         standing: _Standing,
     ) -> T:
@@ -174,41 +196,55 @@ class Attempts:
                 if not breaker.admit():
                     raise _circuit_open(breaker)
                 standing.admitted_at = self._clock.monotonic()
-            timeout_s = min(ATTEMPT_TIMEOUT_S, asking.call.remaining_s(self._clock))
+            left_s = asking.call.remaining_s(self._clock)
+            timeout_s = left_s if request.slow else min(ATTEMPT_TIMEOUT_S, left_s)
             if timeout_s <= 0:
-                raise UpstreamTimeout("There was no time left to ask JobNimbus.")
-            return await self._send(asking, request, parse, timeout_s, standing)
+                raise UpstreamTimeout("There was no time left to ask JobNimbus.").unsent()
+            return await self._send(asking, request, read, timeout_s, standing)
 
     async def _send(
-        self, asking: Asking, request: Request, parse: Callable[[Any], T], timeout_s: float, standing: _Standing
+        self, asking: Asking, request: Request, read: Callable[[RawAnswer], T], timeout_s: float, standing: _Standing
     ) -> T:
         began = self._clock.monotonic()
         outcome = "cancelled"
+        # a place that a URL names says nothing of the key, which it never sees, and nothing of the API
+        elsewhere = request.base is Base.ABSOLUTE
         self._on_call(asking.instance, asking.entity)
+        asking.trail.sent = True
         try:
-            answer = await self._sender.send(request, asking.credential, timeout_s)
-            value = parse(interpret(answer, now=self._clock.now(), credential=asking.credential))
-            outcome, standing.shown = "ok", Event.SUCCEEDED
-            self._known.accepted(asking.instance, asking.credential)
+            value = read(await self._sender.send(request, asking.credential, timeout_s))
+            outcome = "ok"
+            if not elsewhere:
+                standing.shown = Event.SUCCEEDED
+                self._known.accepted(asking.instance, asking.credential)
             return value
+        except OwnError as error:
+            outcome, asking.trail.sent = error.code, False
+            raise
         except UpstreamError as error:
             outcome = error.code
-            if isinstance(error, UpstreamUnauthorized):
-                self._known.refused(asking.instance, asking.credential)
-            elif isinstance(error, _ACCEPTANCES):
-                self._known.accepted(asking.instance, asking.credential)
-            if not isinstance(error, _FAILURES):
-                standing.shown = Event.SUCCEEDED
-            elif not isinstance(error, UpstreamTimeout) or self._had_a_fair_chance(began):
-                standing.shown = Event.FAILED
+            asking.trail.sent = _may_be_carried_out(error)
+            if not elsewhere:
+                self._learn(asking, error, standing, began)
             raise
         except asyncio.CancelledError:
-            if asking.call.remaining_s(self._clock) <= 0 and self._had_a_fair_chance(began):
+            if not elsewhere and asking.call.remaining_s(self._clock) <= 0 and self._had_a_fair_chance(began):
                 standing.shown = Event.FAILED
             raise
         finally:
             self._recorder.count("upstream_calls", entity=asking.entity.value, outcome=outcome)
             self._recorder.observe("upstream_seconds", self._clock.monotonic() - began, entity=asking.entity.value)
+
+    def _learn(self, asking: Asking, error: UpstreamError, standing: _Standing, began: float) -> None:
+        """What a failure says of the key and of JobNimbus."""
+        if isinstance(error, UpstreamUnauthorized):
+            self._known.refused(asking.instance, asking.credential)
+        elif isinstance(error, _ACCEPTANCES):
+            self._known.accepted(asking.instance, asking.credential)
+        if not isinstance(error, _FAILURES):
+            standing.shown = Event.SUCCEEDED
+        elif not isinstance(error, UpstreamTimeout) or self._had_a_fair_chance(began):
+            standing.shown = Event.FAILED
 
     def _had_a_fair_chance(self, began: float) -> bool:
         return self._clock.monotonic() - began >= _FAIR_CHANCE_S
@@ -224,7 +260,22 @@ class Attempts:
             breaker.abandoned(standing.admitted_at)
 
 
+def _may_be_carried_out(error: UpstreamError) -> bool:
+    """Whether a change that ended so may have been made all the same: no answer, or none that says."""
+    return error.sent and isinstance(error, _FAILURES)
+
+
+def _may_repeat(request: Request, error: UpstreamError) -> bool:
+    match request.repeat:
+        case Repeat.ANY_FAILURE:
+            return error.retryable
+        case Repeat.IF_UNDONE:
+            return isinstance(error, UpstreamRateLimited) or (error.retryable and not error.sent)
+        case Repeat.IF_THROTTLED:
+            return isinstance(error, UpstreamRateLimited)
+
+
 def _circuit_open(breaker: BreakerBox) -> UpstreamCircuitOpen:
     return UpstreamCircuitOpen(
         "JobNimbus was not asked: most calls to it failed of late.", retry_after_s=breaker.retry_in_s
-    )
+    ).unsent()

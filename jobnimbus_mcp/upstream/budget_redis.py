@@ -37,7 +37,7 @@ class RedisBudget:
         recorder: Recorder,
         command_timeout_s: float = 0.1,
     ) -> None:
-        script = files("jobnimbus_mcp.upstream").joinpath("scripts/budget.lua").read_text(encoding="utf-8")
+        script = files("jobnimbus_mcp.resilience").joinpath("scripts/bucket.lua").read_text(encoding="utf-8")
         self._script = client.register_script(script)
         self._local = local
         self._bucket = Bucket.per_second(rate_per_s)

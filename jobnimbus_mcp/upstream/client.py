@@ -1,4 +1,5 @@
-"""Answers a `Read` from JobNimbus, in the form its `Shape` documents, whole within the call's deadline."""
+"""Answers a `Read` from JobNimbus, in the form its `Shape` documents, and carries out a `Write` or an
+`Upload`, which are never sent twice unless surely undone; all of it within the call's deadline."""
 
 from __future__ import annotations
 
@@ -9,14 +10,17 @@ from typing import Any, TypeVar
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.crm.catalog import facts_of
-from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.entities import Action, Entity
+from jobnimbus_mcp.crm.files import FileContent, FileLink
 from jobnimbus_mcp.crm.query import Sort, Where, matches
 from jobnimbus_mcp.crm.reads import Read, Shape
+from jobnimbus_mcp.crm.writes import Upload, Write
 from jobnimbus_mcp.errors import UpstreamForbidden, UpstreamTimeout, UpstreamUnreadable
 from jobnimbus_mcp.resilience.backoff import BackoffPolicy
 from jobnimbus_mcp.resilience.breaker import BreakerBox, BreakerPolicy, State
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.upstream.attempts import Asking, Attempts
+from jobnimbus_mcp.upstream.files import Files
 from jobnimbus_mcp.upstream.known import KnownKeys
 from jobnimbus_mcp.upstream.paging import (
     Page,
@@ -28,7 +32,7 @@ from jobnimbus_mcp.upstream.paging import (
     why_scan_incomplete,
     window_note,
 )
-from jobnimbus_mcp.upstream.ports import RequestBudget, Sender
+from jobnimbus_mcp.upstream.ports import RawAnswer, RequestBudget, Sender
 from jobnimbus_mcp.upstream.request import (
     SCAN_PAGE_ROWS,
     credential_check,
@@ -36,8 +40,9 @@ from jobnimbus_mcp.upstream.request import (
     record_request,
     scan_filter,
     whole_request,
+    write_request,
 )
-from jobnimbus_mcp.upstream.response import record_of, rows_of, whole_of
+from jobnimbus_mcp.upstream.response import interpret, record_of, rows_of, whole_of, written_of
 
 __all__ = ["UPSTREAM_BREAKER", "JobNimbusClient", "upstream_breakers"]
 
@@ -90,6 +95,7 @@ class JobNimbusClient:
             backoff=backoff if backoff is not None else BackoffPolicy(),
             known=KnownKeys(trusted),
         )
+        self._files = Files(self._attempts, clock)
 
     async def load(self, read: Read, *, instance: str, credential: str, call: Call) -> dict[str, Any]:
         """The answer to `read`. Cancelling it gives up its requests.
@@ -103,13 +109,13 @@ class JobNimbusClient:
         asking = Asking(instance, read.entity, call, credential)
         match read.shape:
             case Shape.RECORD:
-                return await self._in_time(call, self._record(asking, read.record_id))
+                return await self._in_time(asking, self._record(asking, read.record_id))
             case Shape.BLOCK:
-                return await self._in_time(call, self._block(asking, read))
+                return await self._in_time(asking, self._block(asking, read))
             case Shape.SCAN:
-                return await self._in_time(call, self._scan(asking, read))
+                return await self._in_time(asking, self._scan(asking, read))
             case Shape.WHOLE:
-                return await self._in_time(call, self._whole(asking))
+                return await self._in_time(asking, self._whole(asking, read.part))
 
     async def page(
         self,
@@ -136,10 +142,10 @@ class JobNimbusClient:
         """
         asking = Asking(instance, entity, call, credential)
         request = page_request(entity, where, sort, offset=offset, size=size, fields=fields)
-        rows, count = await self._in_time(call, self._attempts.ask(asking, request, self._rows(asking)))
+        rows, count = await self._in_time(asking, self._attempts.ask(asking, request, self._rows(asking)))
         if not rows and count is not None and count > offset and fields:
             request = page_request(entity, where, sort, offset=offset, size=size)
-            rows, count = await self._in_time(call, self._attempts.ask(asking, request, self._rows(asking)))
+            rows, count = await self._in_time(asking, self._attempts.ask(asking, request, self._rows(asking)))
         if not rows and count is not None and count > offset and size > 0:
             raise UpstreamUnreadable(f"JobNimbus counts {count} {entity.value} and gave none.")
         if not all(matches(where, row) for row in rows):
@@ -156,18 +162,74 @@ class JobNimbusClient:
         """
         asking = Asking(instance, Entity.CONTACTS, call, credential)
         try:
-            await self._in_time(call, self._attempts.ask(asking, credential_check(), self._rows(asking)))
+            await self._in_time(asking, self._attempts.ask(asking, credential_check(), self._rows(asking)))
         except UpstreamForbidden:
             return  # only a key that is known can lack a right
+
+    async def write(
+        self, write: Write, *, base: Mapping[str, Any] | None = None, instance: str, credential: str, call: Call
+    ) -> dict[str, Any]:
+        """The record as JobNimbus answers the one POST, PUT or DELETE that carries `write` out; {} where a deletion is
+        answered without it. `base`: the record as it is now, which the update of a document needs.
+
+        It is sent again only where it surely was not carried out: JobNimbus was too busy, or was never reached. Of an
+        error with `sent`, a time-out, 5xx, broken connection or unreadable answer leaves open whether it was.
+
+        Raises:
+            UpstreamRejected: JobNimbus does not take the record; `said` holds its words.
+            UpstreamError, BudgetExhausted: as `load`.
+            InvalidInput: the id is none, or the record cannot be written as JSON.
+            ValueError: the kind takes no such change, or `base` is missing.
+        """
+        asking = Asking(instance, write.entity, call, credential)
+        request = write_request(write, base)
+
+        def read(answer: RawAnswer) -> dict[str, Any]:
+            if write.action is Action.DELETED and 200 <= answer.status < 300 and not answer.body.strip():
+                return {}
+            value = interpret(answer, now=self._clock.now(), credential=credential, writes=True)
+            return written_of(write, value)
+
+        return await self._in_time(asking, self._attempts.ask_raw(asking, request, read))
+
+    async def upload(self, upload: Upload, *, instance: str, credential: str, call: Call) -> dict[str, Any]:
+        """What is known of the file that was stored, its `jnid` at least.
+
+        By the upload service; files up to `BASE64_BYTES_MAX` also where that is not there or out of reach. Whether the
+        file hangs where it should is for the caller to see: JobNimbus drops links without a word.
+
+        Raises:
+            UpstreamRejected, UpstreamError, BudgetExhausted: as `write`.
+            FeatureDisabled: JobNimbus wants the bytes at a host that files may not be put at.
+            InvalidInput: not exactly one of content and URL.
+        """
+        asking = Asking(instance, Entity.ATTACHMENTS, call, credential)
+        return await self._in_time(asking, self._files.upload(asking, upload))
+
+    async def content(self, jnid: str, *, max_bytes: int, instance: str, credential: str, call: Call) -> FileContent:
+        """The bytes of a file.
+
+        Raises:
+            UpstreamNotFound: JobNimbus has no such file.
+            InvalidInput: it is larger than `max_bytes`, or the id is none.
+            FeatureDisabled: it lies at a host that files may not be fetched from.
+            UpstreamError, BudgetExhausted: as `load`.
+        """
+        asking = Asking(instance, Entity.ATTACHMENTS, call, credential)
+        return await self._in_time(asking, self._files.content(asking, jnid, max_bytes=max_bytes))
+
+    async def link(self, jnid: str, *, instance: str, credential: str, call: Call) -> FileLink:
+        """Where JobNimbus redirects whoever asks for the file, unvisited. Raises as `content`."""
+        asking = Asking(instance, Entity.ATTACHMENTS, call, credential)
+        return await self._in_time(asking, self._files.link(asking, jnid))
 
     async def _record(self, asking: Asking, jnid: str) -> dict[str, Any]:
         request = record_request(asking.entity, jnid)
         return await self._attempts.ask(asking, request, lambda value: record_of(asking.entity, jnid, value))
 
-    async def _whole(self, asking: Asking) -> dict[str, Any]:
-        return await self._attempts.ask(
-            asking, whole_request(asking.entity), lambda value: whole_of(asking.entity, value)
-        )
+    async def _whole(self, asking: Asking, part: str) -> dict[str, Any]:
+        request = whole_request(asking.entity, part)
+        return await self._attempts.ask(asking, request, lambda value: whole_of(asking.entity, value, part))
 
     async def _block(self, asking: Asking, read: Read) -> dict[str, Any]:
         window = facts_of(read.entity).window
@@ -204,19 +266,20 @@ class JobNimbusClient:
     def _rows(self, asking: Asking) -> Callable[[Any], tuple[list[Row], int | None]]:
         return lambda value: rows_of(asking.entity, value)
 
-    async def _in_time(self, call: Call, work: Coroutine[Any, Any, T]) -> T:
+    async def _in_time(self, asking: Asking, work: Coroutine[Any, Any, T]) -> T:
         """`work`'s result, or UpstreamTimeout at the deadline; nothing of it is left running either way."""
-        remaining_s = call.remaining_s(self._clock)
+        remaining_s = asking.call.remaining_s(self._clock)
         if remaining_s <= 0:
             work.close()
-            raise UpstreamTimeout("There was no time left to ask JobNimbus.")
+            raise UpstreamTimeout("There was no time left to ask JobNimbus.").unsent()
         task = asyncio.ensure_future(work)
         alarm = asyncio.ensure_future(self._clock.sleep(remaining_s))
         try:
             await asyncio.wait((task, alarm), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise UpstreamTimeout("JobNimbus did not answer in time.")
+            late = UpstreamTimeout("JobNimbus did not answer in time.")
+            raise late if asking.trail.sent else late.unsent()
         finally:
             await _end((task, alarm))
 

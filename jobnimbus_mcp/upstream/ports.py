@@ -14,23 +14,29 @@ __all__ = ["RawAnswer", "RequestBudget", "Sender"]
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """One HTTP answer. Header names are lower case; the body, decompressed, stays out of every repr."""
+    """One HTTP answer. Header names are lower case; the body, decompressed, stays out of every repr. A `location` is
+    absolute. `too_large`: the body's size, as far as it is known, when it exceeds the request's `bytes_max`; then the
+    body is empty."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    too_large: int | None = None
 
 
 class Sender(Protocol):
-    """Sends one GET to JobNimbus's API and gives back whatever comes, whatever the status."""
+    """Sends one request to JobNimbus and gives back whatever comes, whatever the status."""
 
     async def send(self, request: Request, credential: str, timeout_s: float) -> RawAnswer:
         """The answer, within `timeout_s`; redirects are not followed; cancelling it gives up its connection.
+
+        `credential` goes to JobNimbus's own services, never to a place that a `url` names.
 
         Raises:
             UpstreamTimeout: no whole answer in time.
             UpstreamUnreachable: no connection, or it broke before an answer began.
             UpstreamUnreadable: the answer was cut short, or larger than anything JobNimbus sends.
+            FeatureDisabled: the `url` is at a host that files may not be at; nothing was sent.
         """
         ...
 

@@ -1,18 +1,21 @@
 """What JobNimbus's answer means: a JSON value, or one of the `Upstream*` errors.
 
 What callers are told is our own wording. JobNimbus's is quoted only where it says what is wrong with a question, cut
-to 200 characters; never for a refused key.
+to 200 characters; never for a refused key. What it says of a change may quote the record, so it is kept apart, in
+`UpstreamRejected.said`, for whoever sent the record.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
 import orjson
 
 from jobnimbus_mcp.crm.catalog import facts_of
-from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.entities import Action, Entity
+from jobnimbus_mcp.crm.writes import Write
 from jobnimbus_mcp.errors import (
     UpstreamError,
     UpstreamForbidden,
@@ -27,24 +30,56 @@ from jobnimbus_mcp.errors import (
 from jobnimbus_mcp.resilience.backoff import parse_retry_after
 from jobnimbus_mcp.upstream.ports import RawAnswer
 
-__all__ = ["EXCERPT_CHARS", "interpret", "record_of", "rows_of", "whole_of"]
+__all__ = [
+    "EXCERPT_CHARS",
+    "SAID_CHARS",
+    "interpret",
+    "record_of",
+    "refusal_of",
+    "rows_of",
+    "whole_of",
+    "written_of",
+]
 
 EXCERPT_CHARS = 200
+SAID_CHARS = 500
 _NOT_FOUND = "JobNimbus has no such record or path, or hides it from this API key."
 _MESSAGE_KEYS = ("body", "message", "error", "errors", "title", "detail")
 
+_REFUSED_AS_FAILURE = re.compile(
+    r"attempt to relate|invalid parameters|duplicate|couchbase|\bkey\b.{0,80}\b(not found|exists?|invalid)\b|"
+    r"\bmissing\b.{0,20}\b(required|fields?|parameters?|total|related)\b|\b(is|are) (missing|required)\W*$|"
+    r"\brequired (fields?|parameters?)\b",
+    re.IGNORECASE,
+)
+"""What JobNimbus says with status 500 where the record is at fault, and not JobNimbus. Source: JobNimbus API
+documentation, errors, and its users' production notes."""
 
-def interpret(answer: RawAnswer, *, now: float, credential: str) -> Any:
+
+def interpret(answer: RawAnswer, *, now: float, credential: str, writes: bool = False) -> Any:
     """The JSON value of a good answer.
 
     `now` (epoch seconds) turns a `Retry-After` date into seconds; a message that holds `credential` is not quoted.
+    `writes`: it answers a change.
 
     Raises:
         UpstreamError: of the kind that the status, the content type or the body calls for.
     """
     if 200 <= answer.status < 300:
         return _json_of(answer)
-    raise _error_of(answer, now, credential)
+    raise refusal_of(answer, now=now, credential=credential, writes=writes)
+
+
+def refusal_of(answer: RawAnswer, *, now: float, credential: str, writes: bool = False) -> UpstreamError:
+    """The error that an answer of any other status is. Arguments as of `interpret`."""
+    error = _error_of(answer, now, credential)
+    said = _said(answer.body, credential)
+    at_fault = answer.status == 500 and _REFUSED_AS_FAILURE.search(said) is not None
+    if writes and (at_fault or isinstance(error, UpstreamRejected)):
+        error = UpstreamRejected(f"JobNimbus does not take the record (status {answer.status}).")
+    if isinstance(error, UpstreamRejected):
+        error.said = said
+    return error
 
 
 def rows_of(entity: Entity, value: Any) -> tuple[list[dict[str, Any]], int | None]:
@@ -87,18 +122,54 @@ def record_of(entity: Entity, jnid: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def whole_of(entity: Entity, value: Any) -> dict[str, Any]:
+def whole_of(entity: Entity, value: Any, part: str = "") -> dict[str, Any]:
     """The one document of its kind: `{"rows": [...]}` where it is a list, else the object as it came.
+
+    Units are a list of bare names; each becomes a row with a `name`.
 
     Raises:
         UpstreamUnreadable: no list anywhere in it.
     """
+    if part and isinstance(value, list):
+        value = [{"name": row} if isinstance(row, str) else row for row in value]
     rows, _ = rows_of(entity, value)
-    if facts_of(entity).envelope:
+    if part or facts_of(entity).envelope:
         return {"rows": rows}
     if not isinstance(value, dict):
         raise UpstreamUnreadable(f"JobNimbus answered the {entity.value} with a bare list.")
     return value
+
+
+def written_of(write: Write, value: Any) -> dict[str, Any]:
+    """The record that the answer to `write` holds: bare, in `data`, or as a list of one; {} for a deletion that says
+    no more than that it is done. A piece of the settings is the answer itself.
+
+    Source: JobNimbus API documentation, methods and files; shapes other than the bare record were seen by its users.
+
+    Raises:
+        UpstreamUnreadable: it is no record, or another one.
+    """
+    record = _unwrapped(write.entity, value)
+    if write.entity is Entity.SETTINGS:
+        if record:
+            return record
+    elif write.action is Action.CREATED:
+        if isinstance(record.get("jnid"), str):
+            return record
+    elif record.get("jnid") == write.record_id:
+        return record
+    elif write.action is Action.DELETED and "jnid" not in record:
+        return {}
+    raise UpstreamUnreadable(f"JobNimbus answered a change of {write.entity.value} with something else.")
+
+
+def _unwrapped(entity: Entity, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and "jnid" not in value:
+        inner = value.get("data", value.get(facts_of(entity).envelope, value.get("results")))
+        value = value if inner is None else inner
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, dict) else {}
 
 
 def _json_of(answer: RawAnswer) -> Any:
@@ -140,14 +211,24 @@ def _error_of(answer: RawAnswer, now: float, credential: str) -> UpstreamError:
 
 def _excerpt(body: bytes) -> str:
     """What JobNimbus said is wrong: on one line, without control characters, "" when it is no text for people."""
+    return _words_of(body)[:EXCERPT_CHARS].strip()
+
+
+def _said(body: bytes, credential: str) -> str:
+    """The same for whoever sent the record, longer, and without their key."""
+    kept = body.replace(credential.encode(), b"[key]") if credential else body
+    return _words_of(kept)[:SAID_CHARS].strip()
+
+
+def _words_of(body: bytes) -> str:
     try:
         text = _message_in(orjson.loads(body))
     except orjson.JSONDecodeError:
-        text = body[: 8 * EXCERPT_CHARS].decode("utf-8", errors="replace")
+        text = body[: 8 * SAID_CHARS].decode("utf-8", errors="replace")
     if text is None or text.lstrip().startswith("<"):
         return ""
-    plain = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
-    return " ".join(plain.split())[:EXCERPT_CHARS].strip()
+    plain = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text[: 8 * SAID_CHARS])
+    return " ".join(plain.split())
 
 
 def _message_in(value: Any, depth: int = 3) -> str | None:

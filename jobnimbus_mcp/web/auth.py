@@ -1,82 +1,99 @@
-"""Who may come in: bearer tokens of MCP callers and of the admin, compared in constant time."""
+"""Who may come in: callers by a token of the server's own or of an OAuth issuer's, the admin by the admin token."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from jobnimbus_mcp.errors import FeatureDisabled, NotAuthenticated
+from jobnimbus_mcp.gateway.access import EVERYTHING, Access
+from jobnimbus_mcp.telemetry.recorder import Recorder
+from jobnimbus_mcp.web.clients import Client, KnownTokens, bearer_of
+from jobnimbus_mcp.web.refusals import IssuerAway, ScopeMissing, TokenRefused
 
-__all__ = ["AdminOnly", "Anyone", "Bearers", "CallersOnly", "Door"]
+__all__ = ["AdminOnly", "Anyone", "CallersOnly", "Door", "TokenVerifier"]
 
 
 class Door(Protocol):
     """Decides by the Authorization headers of a request (all of them, as they came)."""
 
-    def admit(self, authorization: Sequence[str]) -> None:
-        """Return when the caller may come in.
+    async def admit(self, authorization: Sequence[str]) -> Access:
+        """What the caller may do, who may come in.
 
         Raises:
             NotAuthenticated: it may not.
+            NotAllowed: its token is for something else.
             FeatureDisabled: nobody may.
+            IssuerAway: that cannot be told at the time.
         """
         ...
 
 
-class Bearers:
-    """A set of tokens. Digests of equal length are compared, all of them: time tells nothing of any token."""
+class TokenVerifier(Protocol):
+    """Knows the access tokens of an OAuth issuer; `web.resource_server.ResourceServer`."""
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._digests = tuple(hashlib.sha256(token.encode()).digest() for token in tokens)
+    async def verify(self, token: str) -> Access:
+        """What the token allows.
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def admits(self, authorization: Sequence[str]) -> bool:
-        """Whether exactly one header was sent, `Bearer <one of the tokens>`; the scheme in any case.
-
-        `authorization`: values as HTTP libraries decode them (latin-1), so any bytes may be in them.
+        Raises:
+            TokenRefused: it does not hold here.
+            ScopeMissing: it holds, and is for something else.
+            IssuerAway: that cannot be told at the time.
         """
-        if len(authorization) != 1:
-            return False
-        scheme, _, token = authorization[0].strip().partition(" ")
-        if scheme.lower() != "bearer":
-            return False
-        given = hashlib.sha256(token.strip().encode("latin-1", "replace")).digest()
-        fits = False
-        for digest in self._digests:
-            fits |= hmac.compare_digest(digest, given)
-        return fits
+        ...
+
+    def refusal(self, reason: str) -> TokenRefused:
+        """What to raise of a request that has no token to verify: `no_token` or `unknown_token`."""
+        ...
 
 
 class Anyone:
     """No token needed here (webhooks bring their own proof)."""
 
-    def admit(self, authorization: Sequence[str]) -> None:
-        return
+    async def admit(self, authorization: Sequence[str]) -> Access:
+        return EVERYTHING
 
 
 class CallersOnly:
-    """Callers of MCP and of /mcp/tools/*: a bearer is needed as soon as tokens are set."""
+    """Callers of MCP and of /mcp/tools/*: a bearer is needed as soon as tokens are set, or an issuer of them."""
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._bearers = Bearers(tokens)
+    def __init__(self, clients: Iterable[Client], recorder: Recorder, *, issued: TokenVerifier | None = None) -> None:
+        self._known = KnownTokens(clients)
+        self._recorder = recorder
+        self._issued = issued
 
-    def admit(self, authorization: Sequence[str]) -> None:
-        if self._bearers and not self._bearers.admits(authorization):
-            raise NotAuthenticated("Send one of this server's tokens as Authorization: Bearer <token>.")
+    async def admit(self, authorization: Sequence[str]) -> Access:
+        if not self._known and self._issued is None:
+            return EVERYTHING
+        token = bearer_of(authorization)
+        access = None if token is None else self._known.access_of(token)
+        if access is not None:
+            return access
+        try:
+            return await self._verified(token, missing=not authorization)
+        except (TokenRefused, ScopeMissing, IssuerAway) as refused:
+            self._recorder.count("auth_refusals", reason=refused.reason)
+            raise
+
+    async def _verified(self, token: str | None, *, missing: bool) -> Access:
+        if token is not None and self._issued is not None:
+            return await self._issued.verify(token)
+        reason = "no_token" if missing else "unknown_token"
+        if self._issued is not None:
+            raise self._issued.refusal(reason)
+        raise TokenRefused("Send one of this server's tokens as Authorization: Bearer <token>.", reason=reason)
 
 
 class AdminOnly:
     """The admin's routes; without a token nobody is the admin."""
 
     def __init__(self, token: str | None) -> None:
-        self._bearers = Bearers(() if token is None else (token,))
+        self._known = KnownTokens(() if token is None else (Client.unnamed(token),))
 
-    def admit(self, authorization: Sequence[str]) -> None:
-        if not self._bearers:
+    async def admit(self, authorization: Sequence[str]) -> Access:
+        if not self._known:
             raise FeatureDisabled("The admin routes are switched off: set ADMIN_TOKEN.", code="admin_disabled")
-        if not self._bearers.admits(authorization):
+        token = bearer_of(authorization)
+        if token is None or self._known.access_of(token) is None:
             raise NotAuthenticated("Send the admin token as Authorization: Bearer <ADMIN_TOKEN>.")
+        return EVERYTHING

@@ -67,7 +67,10 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _with_ours(message, request_id, no_store=scope["path"] != "/mcp")
+                message["headers"] = [
+                    *_with_ours(message, request_id, no_store=scope["path"] != "/mcp"),
+                    *scope["state"].get("headers", ()),
+                ]
             await send(message)
 
         try:

@@ -11,6 +11,7 @@ from jobnimbus_mcp.cache.ports import StoreHealth
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.events.intake import Accepted, Delivery
 from jobnimbus_mcp.events.ports import EventPage, EventQuery, Traced
+from jobnimbus_mcp.gateway.access import Access
 from jobnimbus_mcp.gateway.answers import ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller
 
@@ -33,8 +34,8 @@ __all__ = [
 class ToolCaller(Protocol):
     """The tools, as plain HTTP callers meet them."""
 
-    def listing(self) -> list[dict[str, Any]]:
-        """The same tools and schemas as tools/list over MCP."""
+    def listing(self, access: Access) -> list[dict[str, Any]]:
+        """The same tools and schemas as tools/list over MCP, of a caller with this access."""
         ...
 
     async def call(self, name: str, arguments: Mapping[str, Any], who: Caller, call: Call) -> ToolAnswer:
@@ -49,11 +50,12 @@ class ToolCaller(Protocol):
 class Identify(Protocol):
     """Who is asking JobNimbus."""
 
-    def identify(self, api_key: str | None, instance: str | None) -> Caller:
+    def identify(self, api_key: str | None, instance: str | None, access: Access) -> Caller:
         """The caller behind the two header values (None where a header was not sent).
 
         Raises:
             InvalidInput: a malformed key, or an account that is unknown or left out where several are served.
+            NotAllowed: the account is not one of those in `access`.
             NotAuthenticated: no key given, and none held here.
         """
         ...

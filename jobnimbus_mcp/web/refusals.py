@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from jobnimbus_mcp.errors import CallerError
+from jobnimbus_mcp.errors import CallerError, NotAllowed, NotAuthenticated, OwnError
 
 __all__ = [
     "BodyTimeout",
@@ -12,9 +12,12 @@ __all__ = [
     "EventNotFound",
     "ForeignOrigin",
     "HostNotAllowed",
+    "IssuerAway",
     "MethodNotAllowed",
     "NoSuchPath",
     "PayloadTooLarge",
+    "ScopeMissing",
+    "TokenRefused",
     "UnsupportedMediaType",
 ]
 
@@ -99,3 +102,35 @@ class ForeignOrigin(CallerError):
 
     def __init__(self) -> None:
         super().__init__("Requests from pages of another origin are refused.")
+
+
+class TokenRefused(NotAuthenticated):
+    """No token, or one that does not hold here. `reason`: why, from a closed list; `challenge`: the WWW-Authenticate
+    header of the answer."""
+
+    def __init__(self, message: str, *, reason: str, challenge: str = "Bearer") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.challenge = challenge
+
+
+class ScopeMissing(NotAllowed):
+    """An access token that holds, but not for this server's tools; `challenge` names the scope to ask for."""
+
+    code, reason = "insufficient_scope", "scope"
+
+    def __init__(self, scope: str, *, challenge: str) -> None:
+        super().__init__(f"The access token lacks the scope {scope}; ask for it where the token came from.")
+        self.challenge = challenge
+
+
+class IssuerAway(OwnError):
+    """An access token cannot be verified, because nothing is known of the issuer's keys."""
+
+    code, http_status, retryable, reason = "authorization_unavailable", 503, True, "issuer_away"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(
+            "Access tokens cannot be verified at the time, since their issuer does not tell its keys; try again.",
+            retry_after_s=retry_after_s,
+        )

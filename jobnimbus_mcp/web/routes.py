@@ -14,13 +14,16 @@ from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
 from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.gateway.caller_rate import CallerRate, LocalCallerRate
 from jobnimbus_mcp.telemetry.recorder import Recorder
 from jobnimbus_mcp.web.auth import AdminOnly, Anyone, CallersOnly
 from jobnimbus_mcp.web.cache_admin import CacheAdmin
+from jobnimbus_mcp.web.clients import Client
 from jobnimbus_mcp.web.endpoint import Endpoint, McpEndpoint
 from jobnimbus_mcp.web.events_admin import EventsAdmin
 from jobnimbus_mcp.web.health import Health
 from jobnimbus_mcp.web.hosts import AllowedHosts
+from jobnimbus_mcp.web.limits import Limits
 from jobnimbus_mcp.web.middleware import Front
 from jobnimbus_mcp.web.ports import (
     Counts,
@@ -35,6 +38,7 @@ from jobnimbus_mcp.web.ports import (
     ToolCaller,
     Warm,
 )
+from jobnimbus_mcp.web.resource_server import ResourceServer
 from jobnimbus_mcp.web.tools_http import ToolsOverHttp
 from jobnimbus_mcp.web.webhooks import Webhooks
 
@@ -46,7 +50,11 @@ class WebParts:
     """Everything the routes are made of.
 
     `ids` makes request ids and event ids: 8 to 128 of `[A-Za-z0-9._-]`, never the same twice. `mcp_app` gets requests
-    for /mcp with their path unchanged. `lifespans` are entered in order when the server starts, left in reverse.
+    for /mcp with their path unchanged, and with the caller's `Access` as "access" in their state. `mcp_tokens`: each
+    opens everything; `clients`: those that open less; `oauth`: who knows an issuer's; with none of these, everybody may
+    call.
+    `requests_per_minute`: of each caller whose token has no number of its own, counted by `caller_rate`, None: within
+    this process; 0: no limit. `lifespans` are entered in order when the server starts, left in reverse.
     `exposition` gives the text of /metrics and its content type.
     """
 
@@ -58,6 +66,10 @@ class WebParts:
     instances: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     mcp_tokens: tuple[str, ...] = field(default=(), repr=False)
+    clients: tuple[Client, ...] = ()
+    oauth: ResourceServer | None = None
+    caller_rate: CallerRate | None = None
+    requests_per_minute: int = 0
     admin_token: str | None = field(default=None, repr=False)
     access_log: bool = False
     tools: ToolCaller
@@ -83,7 +95,14 @@ class WebParts:
 
 def create_app(parts: WebParts) -> ASGIApp:
     """The whole of HTTP as one ASGI app, its lifespan that of the parts."""
-    anyone, callers, admin = Anyone(), CallersOnly(parts.mcp_tokens), AdminOnly(parts.admin_token)
+    anyone, admin = Anyone(), AdminOnly(parts.admin_token)
+    callers = CallersOnly((*map(Client.unnamed, parts.mcp_tokens), *parts.clients), parts.recorder, issued=parts.oauth)
+    limits = Limits(
+        parts.caller_rate or LocalCallerRate(parts.clock),
+        parts.identities,
+        per_minute=parts.requests_per_minute,
+        recorder=parts.recorder,
+    )
     tools = ToolsOverHttp(parts.tools, parts.identities, parts.clock)
     webhooks = Webhooks(parts.intake, parts.clock)
     health = Health(
@@ -119,9 +138,9 @@ def create_app(parts: WebParts) -> ASGIApp:
     get, post = ["GET"], ["POST"]
     routes = [
         # no sessions are kept, so there is nothing to listen to by GET and nothing to end by DELETE
-        Route("/mcp", McpEndpoint(parts.mcp_app, callers), methods=post),
-        Route("/mcp/tools/call", Endpoint(tools.call, callers), methods=post),
-        Route("/mcp/tools/list", Endpoint(tools.listing, callers), methods=post),
+        Route("/mcp", McpEndpoint(parts.mcp_app, callers, limits), methods=post),
+        Route("/mcp/tools/call", Endpoint(tools.call, callers, limits), methods=post),
+        Route("/mcp/tools/list", Endpoint(tools.listing, callers, limits), methods=post),
         Route("/webhooks/jobnimbus", Endpoint(webhooks.receive, anyone), methods=post),
         Route("/health", Endpoint(health.health, anyone), methods=get),
         Route("/ready", Endpoint(health.ready, anyone), methods=get),
@@ -137,6 +156,9 @@ def create_app(parts: WebParts) -> ASGIApp:
         Route("/cache/warming", Endpoint(events.warming, admin), methods=post),
         Route("/cache/invalidations/stats", Endpoint(cache.invalidation_stats, admin), methods=get),
     ]
+    if parts.oauth is not None:
+        told = Endpoint(parts.oauth.metadata, anyone)
+        routes += [Route(path, told, methods=get) for path in parts.oauth.metadata_paths]
     return Front(
         Router(routes, redirect_slashes=False, lifespan=_lifespan_of(parts)),
         hosts=AllowedHosts(parts.allowed_hosts),

@@ -12,9 +12,8 @@ from starlette.responses import Response
 from jobnimbus_mcp.call import CALL_DEADLINE_S, Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import InvalidInput, UpstreamTimeout
-from jobnimbus_mcp.gateway.headers import sole_value
-from jobnimbus_mcp.gateway.identity import API_KEY_HEADER, INSTANCE_HEADER
-from jobnimbus_mcp.web.endpoint import request_id_of
+from jobnimbus_mcp.web.endpoint import access_of, request_id_of
+from jobnimbus_mcp.web.named import named_by
 from jobnimbus_mcp.web.params import json_object
 from jobnimbus_mcp.web.ports import Identify, ToolCaller
 from jobnimbus_mcp.web.replies import json_reply
@@ -34,16 +33,17 @@ class ToolsOverHttp:
         self._clock = clock
 
     async def listing(self, request: Request, body: bytes) -> Response:
-        """`{"tools": [...]}`; a body is not needed, but must be JSON when there is one."""
-        _named_by(request)
+        """`{"tools": [...]}`, as far as the caller may use them; a body is not needed, but must be JSON when there is
+        one."""
+        named_by(request.headers)
         if body:
             json_object(body)
-        return json_reply({"tools": self._tools.listing()})
+        return json_reply({"tools": self._tools.listing(access_of(request))})
 
     async def call(self, request: Request, body: bytes) -> Response:
         """`{"success": true, "data", "cache"}` of `{"name", "arguments"}`."""
         name, arguments = _asked(json_object(body))
-        who = self._identities.identify(*_named_by(request))
+        who = self._identities.identify(*named_by(request.headers), access_of(request))
         call = Call.begin(self._clock, request_id_of(request))
         try:
             async with asyncio.timeout(_LAST_RESORT_S):
@@ -52,15 +52,6 @@ class ToolsOverHttp:
             raise UpstreamTimeout("No answer in time; try again.") from late
         payload = {"success": True, "data": orjson.Fragment(answer.data), "cache": answer.cache}
         return Response(orjson.dumps(payload), media_type="application/json")
-
-
-def _named_by(request: Request) -> tuple[str | None, str | None]:
-    """The key and the account that the headers name."""
-    headers = request.headers
-    return (
-        sole_value(API_KEY_HEADER, headers.getlist(API_KEY_HEADER)),
-        sole_value(INSTANCE_HEADER, headers.getlist(INSTANCE_HEADER)),
-    )
 
 
 def _asked(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ IMPORTED = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
 PACKAGE = Path(__file__).parents[2] / "jobnimbus_mcp"
 
 DOORS: dict[str, Callable[[str], bool]] = {
-    "mcp": lambda module: module in ("tools/server_mcp.py", "demo.py"),
+    "mcp": lambda module: (module.startswith("tools/") and module.endswith("_mcp.py")) or module == "demo.py",
     # the composition root names the type of the client it hands on
     "redis": lambda module: module.endswith("_redis.py") or module == "app/accounts.py",
     # the roots of server and simulator name the type of a transport handed in; the demo plays JobNimbus's user

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
-import uvicorn
 from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
@@ -26,24 +20,15 @@ from mcp.types import (
     SubscriptionFilter,
     SubscriptionsListenRequestParams,
 )
+from served import BOUND_S, served, until
 
 from jobnimbus_mcp.clock import ManualClock
 from jobnimbus_mcp.consumers.notify import Notify
 from jobnimbus_mcp.crm.entities import Action, Change, Entity, EntityRef
 from jobnimbus_mcp.events.event import Event, event_id_at
-from jobnimbus_mcp.tools import server_mcp, subscriptions
+from jobnimbus_mcp.tools import listening_mcp, subscriptions
 
-BOUND_S = 10.0
 INVENTED = "invented-key-0123456789"
-MODERN = "2026-07-28"
-
-
-class Quiet(uvicorn.Server):
-    """Signals are the business of the tests."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class LocalBus:
@@ -60,41 +45,6 @@ class LocalBus:
         raise AssertionError("nobody listens here but the face")
 
 
-Connect = Callable[..., AbstractAsyncContextManager[Client]]
-
-
-@asynccontextmanager
-async def served(world: Any) -> AsyncIterator[Connect]:
-    """`connect(key=..., instance=...)`: clients of the world's app over sockets, since streams need real ones."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-    config = uvicorn.Config(
-        world.app.asgi, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = Quiet(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-
-    @asynccontextmanager
-    async def connect(
-        key: str | None = None, instance: str | None = "stamford", mode: str = MODERN
-    ) -> AsyncIterator[Client]:
-        headers = world.headers(key, instance or "stamford")
-        if instance is None:
-            del headers["X-JobNimbus-Instance"]
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=BOUND_S, trust_env=False) as http,
-            Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-        ):
-            yield client
-
-    try:
-        yield connect
-    finally:
-        world.app.mcp.end_subscriptions()
-        server.should_exit = True
-        await asyncio.wait_for(serving, BOUND_S)
-
-
 def uri_of(row: Any, instance: str = "stamford", kind: str = "jobs") -> str:
     return f"jobnimbus://{instance}/{kind}/{row['jnid']}"
 
@@ -109,12 +59,6 @@ async def anything_more(subscription: Any) -> None:
     async with asyncio.timeout(BOUND_S):
         async for _ in subscription:
             pass
-
-
-async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(BOUND_S):
-        while not met():  # noqa: ASYNC110  what the server does when a socket closes sets no event of ours
-            await asyncio.sleep(0.005)
 
 
 async def in_time(world: Any, work: Awaitable[Any]) -> Any:
@@ -134,8 +78,8 @@ async def refusal(client: Client, *uris: str, **flags: bool) -> Any:
     return caught.value.error
 
 
-def changed(row: Any, clock: Any) -> Event:
-    change = Change(EntityRef(Entity.JOBS, row["jnid"]), Action.UPDATED)
+def changed(row: Any, clock: Any, change: Change | None = None) -> Event:
+    change = change or Change(EntityRef(Entity.JOBS, row["jnid"]), Action.UPDATED)
     return Event.of_change(
         change,
         event_id=event_id_at(clock.now(), "0" * 20),
@@ -192,6 +136,51 @@ async def test_a_client_may_watch_many_records_of_several_kinds_and_accounts(wor
         for uri in reversed(uris):
             world.app.mcp.resource_updated(uri)
             assert await following(subscription) == uri
+
+
+async def test_what_hangs_on_a_job_is_watched_as_a_list(world: Any) -> None:
+    """The list is told of records that come, change and go, of whatever of its kind nobody knows the job of, and of
+    no other list's."""
+    job, other = world.has("jobs")[:2]
+    told, next_to_it = f"{uri_of(job)}/tasks", f"{uri_of(other)}/tasks"
+
+    async def everywhere_dirty(instance: str) -> None:
+        return None
+
+    notify = Notify(LocalBus(world.app.mcp.resource_updated), everywhere_dirty)
+
+    async def happens(action: Action, *parents: str, kind: Entity = Entity.TASKS) -> None:
+        change = Change(EntityRef(kind, "task1"), action, frozenset(parents) if parents else None)
+        (outcome,) = await notify.act([changed(None, world.clock, change)], ["request"])
+        assert outcome.ok
+
+    async with (
+        served(world) as connect,
+        connect() as client,
+        client.listen(resource_subscriptions=[told, next_to_it]) as subscription,
+    ):
+        for action in Action:
+            await happens(action, job["jnid"], "c1")
+            assert await following(subscription) == told
+        await happens(Action.UPDATED, job["jnid"], kind=Entity.ACTIVITIES)
+        await happens(Action.UPDATED, other["jnid"])
+        assert await following(subscription) == next_to_it
+        await happens(Action.DELETED)
+        assert {await following(subscription), await following(subscription)} == {told, next_to_it}
+    await until(lambda: world.app.mcp.subscriptions == 0)
+    await happens(Action.DELETED)
+
+
+async def test_a_list_by_status_cannot_be_watched_nor_a_list_under_a_record_that_may_not_be_read(world: Any) -> None:
+    _, restricted = world.sim.keys["stamford"]
+    me = world.users()[1]["id"]
+    foreign = next(row for row in world.has("jobs") if row["sales_rep"] != me and {"id": me} not in row["owners"])
+    async with served(world) as connect, connect() as client, connect(restricted) as other:
+        for uri in ("jobnimbus://stamford/jobs/status/Lead", "jobnimbus://stamford/users"):
+            error = await refusal(client, uri)
+            assert (error.code, error.data["uri"]) == (INVALID_PARAMS, uri)
+        error = await refusal(other, f"{uri_of(foreign)}/tasks")
+        assert (error.code, error.data["code"]) == (INVALID_PARAMS, "not_found")
 
 
 async def test_subscriptions_are_advertised_to_those_who_can_have_them(world: Any) -> None:
@@ -355,13 +344,13 @@ class Stuck:
 async def test_a_subscriber_that_takes_nothing_loses_its_place(
     open_world: Any, stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_mcp, "TAKEN_WITHIN_S", 0.05)
+    monkeypatch.setattr(listening_mcp, "TAKEN_WITHIN_S", 0.05)
     only = {"JOBNIMBUS_INSTANCES": "stamford", "JOBNIMBUS_API_KEY": stage.sim.keys["stamford"][0]}
     async with open_world(only) as world:
         face, uri = world.app.mcp, uri_of(world.has("jobs")[0])
         asked = SubscriptionsListenRequestParams(notifications=SubscriptionFilter(resource_subscriptions=[uri]))
         context = SimpleNamespace(request=None, request_id="mine", session=Stuck())
-        listening = asyncio.create_task(face._listen(context, asked))
+        listening = asyncio.create_task(face.listening.listen(context, asked))
         await until(lambda: context.session.sent == 1)
         face.resource_updated(uri)
         with pytest.raises(MCPError):

@@ -14,6 +14,16 @@ from jobnimbus_mcp.simulator import Simulator
 
 ROOFING = {"record_type_name": "Roofing", "status_name": "Lead"}
 CUSTOMER = {"record_type_name": "Customer", "status_name": "Lead"}
+INVOICE = {"type": "invoice", "is_active": True, "status": 2, "related": [], "items": []}
+PRODUCT = {
+    "name": "Cap shingle",
+    "description": "Hip and ridge",
+    "item_type": "material",
+    "location_id": 1,
+    "is_active": True,
+    "tax_exempt": False,
+    "uoms": [{"uom": "BDL", "material": {"cost": 40, "price": 71}, "labor": {"cost": 0, "price": 0}}],
+}
 
 
 def a(sim: Simulator, kind: str, **fields: Any) -> dict[str, Any]:
@@ -49,6 +59,11 @@ async def test_the_scheme_may_be_spelled_in_any_case(sim: Simulator, web: httpx.
         ("/files", "files", "files"),
         ("/v2/estimates", "estimates", "results"),
         ("/v2/workorders", "workorders", "results"),
+        ("/v2/invoices", "invoices", "results"),
+        ("/payments", "payments", "results"),
+        ("/v2/products", "products", "results"),
+        ("/v2/materialorders", "materialorders", "results"),
+        ("/budgets", "budgets", "results"),
     ],
 )
 async def test_lists_and_records_come_in_their_envelopes(
@@ -60,7 +75,9 @@ async def test_lists_and_records_come_in_their_envelopes(
 
     assert listed.headers["content-type"] == "application/json"
     assert listed.json() == {"count": count, key: rows}
-    if kind != "files":
+    if kind in ("payments", "budgets"):
+        assert (single.status_code, single.text) == (404, "Not Found")
+    elif kind != "files":
         assert single.json() == rows[0]
 
 
@@ -96,6 +113,15 @@ async def test_settings_and_users(sim: Simulator, api: httpx.AsyncClient, restri
         ("PUT", "/jobs", 405),
         ("DELETE", "/jobs/nosuchjob", 405),
         ("POST", "/jobs/nosuchjob", 405),
+        ("GET", "/invoices/nosuchinvoice", 404),
+        ("POST", "/invoices", 405),
+        ("POST", "/payments", 405),
+        ("POST", "/v2/payments", 404),
+        ("POST", "/budgets", 405),
+        ("PUT", "/payments/nosuchpayment", 404),
+        ("POST", "/utility/uoms", 405),
+        ("GET", "/account/location", 405),
+        ("GET", "/credit_memos", 404),
     ],
 )
 async def test_what_is_not_there_says_so_in_plain_text(
@@ -184,6 +210,23 @@ async def test_a_created_job_is_answered_whole_by_its_key_user(
         ("/tasks", {"title": "t", "date_start": 1, "record_type_name": "Note"}, 400, "Invalid record_type_name - Note"),
         ("/tasks", {"title": "t", "record_type_name": "Task"}, 400, "Missing required field(s): date_start"),
         ("/tasks", {"title": "t", "date_start": "2026-01-01", "record_type_name": "Task"}, 400, "Invalid date_start"),
+        (
+            "/contacts",
+            {"company": "c", **CUSTOMER, "sales_rep": "u"},
+            500,
+            "CouchbaseError: the key does not exist on the server - user::u",
+        ),
+        ("/v2/invoices", {"type": "invoice"}, 400, "Missing required field(s): is_active, status, related, items"),
+        ("/v2/invoices", {**INVOICE, "type": "estimate"}, 400, "Invalid type - estimate"),
+        ("/v2/invoices", {**INVOICE, "status": 99}, 400, "Invalid status - 99"),
+        ("/v2/invoices", {**INVOICE, "status": "Open"}, 400, "Invalid status - Open"),
+        ("/v2/invoices", {**INVOICE, "related": ["x"]}, 400, "Attempt to relate to invalid document"),
+        ("/v2/products", {"name": "n"}, 400, "description, item_type, location_id, is_active, tax_exempt, uoms"),
+        ("/v2/products", {**PRODUCT, "item_type": "goods"}, 400, "Invalid item_type - goods"),
+        ("/v2/products", {**PRODUCT, "uoms": "SQ"}, 400, "Invalid uoms - SQ"),
+        ("/v2/materialorders", {}, 400, "Missing required field(s): related, items"),
+        ("/files/fromUrl", {"url": "ftp://x/y"}, 400, "Invalid url - ftp://x/y"),
+        ("/files/fromUrl", {"url": "http://x/y", "type": "Nope"}, 400, "Valid FileTypeIds: 1, 2, 3"),
         (
             "/activities",
             {"note": "n", "record_type_name": "Note", "related": []},
@@ -339,8 +382,8 @@ async def test_an_upload_is_linked_and_can_be_downloaded(sim: Simulator, api: ht
     data = base64.b64encode(b"the content").decode()
     body = {
         "data": data,
-        "filename": "roof.jpg",
-        "content_type": "image/jpeg",
+        "filename": "scope.pdf",
+        "content_type": "application/pdf",
         "type": 2,
         "related": [job["primary"]["id"], job["jnid"]],
     }
@@ -351,7 +394,7 @@ async def test_an_upload_is_linked_and_can_be_downloaded(sim: Simulator, api: ht
     assert [link["id"] for link in record["related"]] == [job["jnid"], job["primary"]["id"]]
     assert record["primary"]["id"] == job["jnid"]
     assert (record["record_type_name"], record["size"], record["owners"]) == ("Photo", 11, job["owners"])
-    assert (content.content, content.headers["content-type"]) == (b"the content", "image/jpeg")
+    assert (content.content, content.headers["content-type"]) == (b"the content", "application/pdf")
 
 
 @pytest.mark.parametrize(
@@ -379,11 +422,11 @@ async def test_an_upload_as_a_form_is_a_500(api: httpx.AsyncClient) -> None:
 
 
 async def test_a_seeded_file_has_a_small_body_of_its_type(sim: Simulator, api: httpx.AsyncClient) -> None:
-    photo = a(sim, "files", content_type="image/jpeg")
-    answer = await api.get(f"/files/{photo['jnid']}")
+    paper = a(sim, "files", content_type="application/pdf")
+    answer = await api.get(f"/files/{paper['jnid']}")
 
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.content.startswith(b"\xff\xd8")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    assert paper["jnid"].encode() in answer.content
     assert len(answer.content) < 1000
 
 

@@ -57,6 +57,11 @@ async def test_only_api_calls_are_counted(sim: Simulator, web: httpx.AsyncClient
         ("workorders", "v2/workorders"),
         ("attachments", "files"),
         ("files", "files"),
+        ("invoices", "v2/invoices"),
+        ("payments", "payments"),
+        ("v2/products", "products"),
+        ("materialorders", "v2/materialorders"),
+        ("budgets", "budgets"),
     ],
 )
 async def test_records_are_made_changed_and_removed_behind_the_apis_back(
@@ -85,7 +90,7 @@ async def test_the_first_instance_is_meant_without_one(sim: Simulator, web: http
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("POST", "/_sim/records/invoices", "{}", 404),
+        ("POST", "/_sim/records/creditmemos", "{}", 404),
         ("POST", "/_sim/records/jobs", "{", 400),
         ("POST", "/_sim/records/jobs", "[]", 400),
         ("POST", "/_sim/records/jobs?instance=elsewhere", "{}", 400),
@@ -99,6 +104,9 @@ async def test_the_first_instance_is_meant_without_one(sim: Simulator, web: http
         ("POST", "/_sim/faults", '{"status": 700}', 400),
         ("POST", "/_sim/faults", '{"status": 500, "times": 0}', 400),
         ("POST", "/_sim/faults", '{"stauts": 500}', 400),
+        ("POST", "/_sim/faults", '{"status": 500, "method": "post"}', 400),
+        ("POST", "/_sim/faults", '{"status": 500, "after": 1}', 400),
+        ("POST", "/_sim/faults", '{"latencyMs": 5, "after": true}', 400),
         ("GET", "/_sim/reset", "", 405),
         ("GET", "/_sim/nonsense", "", 404),
         ("GET", "/_sim", "", 404),
@@ -149,6 +157,51 @@ async def test_a_failed_write_changes_nothing(sim: Simulator, web: httpx.AsyncCl
 
     assert answer.status_code == 503
     assert "t" not in [row["title"] for row in sim.account("stamford").records("tasks")]
+
+
+@pytest.mark.parametrize(("status", "shown"), [(503, "text/html"), (429, "text/plain"), (200, "text/html")])
+async def test_a_write_can_take_effect_and_its_answer_fail_nevertheless(
+    sim: Simulator, web: httpx.AsyncClient, api: httpx.AsyncClient, status: int, shown: str
+) -> None:
+    await web.post("/_sim/faults", json={"status": status, "after": True, "method": "POST", "times": 1})
+    task = {"title": "t", "date_start": 1, "record_type_name": "Task"}
+
+    listed = await api.get("/tasks")
+    answer = await api.post("/tasks", json=task)
+    again = await api.post("/tasks", json=task)
+
+    assert listed.status_code == 200
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (status, shown)
+    assert again.status_code == 200
+    assert [row["title"] for row in sim.account("stamford").records("tasks")].count("t") == 2
+
+
+async def test_a_payment_can_be_booked_and_its_answer_fail(
+    sim: Simulator, web: httpx.AsyncClient, api: httpx.AsyncClient
+) -> None:
+    job = next(iter(sim.account("stamford").records("jobs")))
+    before = sim.account("stamford").list("payments", {})[0]
+    headers = {"Authorization": f"bearer {sim.keys['stamford'][0]}"}
+    await web.post("/_sim/faults", json={"status": 502, "after": True, "path": "/api2/v2/payments", "times": 1})
+
+    body = {"total": 5, "related": [{"id": job["jnid"]}]}
+    answer = await web.post("/api2/v2/payments", json=body, headers=headers)
+
+    assert answer.status_code == 502
+    assert sim.account("stamford").list("payments", {})[0] == before + 1
+
+
+async def test_storage_can_fail_too(sim: Simulator, web: httpx.AsyncClient, api: httpx.AsyncClient) -> None:
+    photo = next(row for row in sim.account("stamford").records("files") if row["content_type"] == "image/jpeg")
+    url = (await api.get(f"/files/{photo['jnid']}")).headers["location"]
+    for fault in ({"status": 503}, {"truncate": True}):
+        await web.post("/_sim/faults", json={**fault, "path": "/cdn", "times": 1})
+
+    failed, cut, whole = [await web.get(url) for _ in range(3)]
+
+    assert [failed.status_code, cut.status_code, whole.status_code] == [503, 200, 200]
+    assert whole.content.startswith(cut.content)
+    assert 0 < len(cut.content) < len(whole.content)
 
 
 async def test_faults_in_turn_and_with_retry_after(web: httpx.AsyncClient, api: httpx.AsyncClient) -> None:
@@ -259,6 +312,30 @@ def test_faults_add_up(bodies: list[dict[str, Any]], path: str, is_list: bool, e
     effect = plan.meet(path, is_list=is_list)
 
     assert (effect.status, pytest.approx(effect.latency_s), effect.stale_list_s, effect.truncate) == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "path", "method", "hit"),
+    [
+        ({"path": "/"}, "/files/v1/uploads/url", "POST", True),
+        ({"path": "/files"}, "/files/abc", "GET", True),
+        ({"path": "/files"}, "/files/v1/uploads/url", "POST", False),
+        ({"path": "/files/v1"}, "/files/v1/uploads/url", "POST", True),
+        ({"path": "/files/v1/uploads/url"}, "/files/v1/uploads/abc/complete", "POST", False),
+        ({"path": "/api2/v2/payments"}, "/api2/v2/payments", "POST", True),
+        ({"path": "/api2"}, "/payments", "GET", False),
+        ({"path": "/v2/invoices"}, "/v2/invoices/abc", "PUT", True),
+        ({"path": "/cdn"}, "/cdn/stamford/files/abc", "GET", True),
+        ({"method": "POST"}, "/jobs", "POST", True),
+        ({"method": "POST"}, "/jobs", "GET", False),
+        ({"method": "PUT", "path": "/jobs"}, "/jobs/abc", "PUT", True),
+    ],
+)
+def test_a_fault_is_aimed_by_path_and_method(fault: dict[str, Any], path: str, method: str, hit: bool) -> None:
+    plan = FaultPlan()
+    plan.add(parse_fault({"status": 500, **fault}))
+
+    assert (plan.meet(path, is_list=False, method=method).status == 500) is hit
 
 
 def test_faults_are_bounded() -> None:

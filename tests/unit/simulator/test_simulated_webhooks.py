@@ -102,6 +102,11 @@ async def test_an_instance_in_the_url_stays(receiver: Receiver, sim_clock: Manua
         ("activities", {"note", "primary"}, {"record_type"}),
         ("files", {"filename", "related"}, {"record_type"}),
         ("workorders", {"name", "related", "status_name"}, {"status"}),
+        ("invoices", {"jnid", "number", "status_name", "related"}, {"total", "total_paid", "due", "date_invoice"}),
+        ("payments", {"jnid", "related", "date_updated"}, {"total", "invoices", "date_payment", "status_name"}),
+        ("materialorders", {"number", "related", "items"}, {"status"}),
+        ("products", {"name", "uoms"}, {"is_active"}),
+        ("budgets", {"number", "related", "revenue"}, {"status"}),
     ],
 )
 async def test_default_bodies_per_kind(

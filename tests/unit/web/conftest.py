@@ -20,6 +20,7 @@ from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.intake import Intake, WebhooksSeen
 from jobnimbus_mcp.events.ports import Appended, EventPage, EventQuery, Traced
 from jobnimbus_mcp.events.signature import WebhookSecrets
+from jobnimbus_mcp.gateway.access import Access
 from jobnimbus_mcp.gateway.answers import ToolAnswer
 from jobnimbus_mcp.gateway.identity import Caller, Identities, Partitions
 from jobnimbus_mcp.telemetry.recorder import InMemoryRecorder
@@ -40,9 +41,11 @@ class Tools:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Mapping[str, Any], Caller, Call]] = []
+        self.listed_for: list[Access] = []
         self.error: Exception | None = None
 
-    def listing(self) -> list[dict[str, Any]]:
+    def listing(self, access: Access) -> list[dict[str, Any]]:
+        self.listed_for.append(access)
         return [{"name": "echo", "inputSchema": {"type": "object"}}]
 
     async def call(self, name: str, arguments: Mapping[str, Any], who: Caller, call: Call) -> ToolAnswer:
@@ -135,6 +138,7 @@ class Inside:
         self.listed: list[tuple[Any, ...]] = []
         self.counted: dict[str, dict[str, int]] = {}
         self.mcp_requests: list[tuple[str, list[tuple[bytes, bytes]], bytes]] = []
+        self.mcp_access: list[Access] = []
         self._number = 0
         instances = ("stamford", "guilford")
         self.parts = WebParts(
@@ -233,6 +237,7 @@ class Inside:
     async def mcp(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive())["body"] if scope["method"] == "POST" else b""
         self.mcp_requests.append((scope["path"], scope["headers"], body))
+        self.mcp_access.append(scope["state"]["access"])
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": b'{"jsonrpc":"2.0"}'})
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobnimbus_mcp import errors
+from jobnimbus_mcp.gateway.access import EVERYTHING
 from jobnimbus_mcp.web import tools_http
 
 
@@ -157,4 +158,4 @@ async def test_the_list_is_that_of_the_tools_and_needs_no_credential(
     headers = {"authorization": caller["authorization"], "content-type": "application/json"}
     response = await web.post("/mcp/tools/list", content=content, headers=headers)
     assert response.status_code == 200
-    assert response.json() == {"tools": inside.tools.listing()}
+    assert response.json() == {"tools": inside.tools.listing(EVERYTHING)}

@@ -1,0 +1,62 @@
+"""What the tags of a change tell whoever keeps the answer to a read: which records of it may be another now.
+
+Every change of a record names it by its own tag, `<kind>:detail:<jnid>`. Tags that are renewed without such a name, and
+those by which another kind of record reaches this one, say that something has changed and not what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.reads import Operation, Read
+from jobnimbus_mcp.crm.relations import tags_of_read
+
+__all__ = ["Told", "told_of"]
+
+_DETAIL = f":{Operation.DETAIL}:"
+
+
+class Told(NamedTuple):
+    """`named`: ids of records of the read's kind. `logged`: JobNimbus may have written entries about other records to
+    its activity log, which nobody names."""
+
+    named: frozenset[str] = frozenset()
+    logged: bool = False
+
+
+def told_of(reads: Collection[Read], changes: Iterable[Collection[str]]) -> Told | None:
+    """What may be another now in the answers to `reads`, all of one kind of record; None when that is not told.
+
+    `changes`: the tags that were renewed together, of each time. Those that concern none of the reads add nothing.
+    """
+    hangs_on = {tag for read in reads for tag in tags_of_read(read)}
+    (entity,) = {read.entity for read in reads}
+    named: set[str] = set()
+    logged = False
+    for tags in changes:
+        hit = hangs_on.intersection(tags)
+        if not hit:
+            continue
+        own: set[str] = set()
+        entries = False
+        for kind, jnid in _names(tags):
+            if kind == entity:
+                own.add(jnid)
+            elif f"{entity}@{jnid}" in hit:
+                return None  # what the rows hang on has changed
+            elif entity is Entity.ACTIVITIES:
+                entries = True
+        if not own and not (entries and hit == {f"{entity}:{Operation.LIST}"}):
+            return None  # by a tag alone, or by a kind that reaches this one in another way
+        named |= own
+        logged |= entries
+    return Told(frozenset(named), logged)
+
+
+def _names(tags: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for tag in tags:
+        kind, detail, jnid = tag.partition(_DETAIL)
+        if detail:
+            yield kind, jnid
