@@ -36,6 +36,7 @@ from jobnimbus_mcp.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
     UpstreamUnreadable,
+    WriteInProgress,
     WriteOutcomeUnknown,
     WriteRefused,
 )
@@ -114,7 +115,8 @@ Tell = Callable[[Written, Call], Awaitable[None]]
 @dataclass(slots=True)
 class Run:
     """One write on its way. `began`: when it was first tried under its key, epoch seconds. `doubtful`: an earlier try
-    may have been carried out. `sent`: this one may be, from now on. `brief`: what was done before is not read again."""
+    may have been carried out. `sent`: this one may be, from now on. `brief`: what was done before is not read again.
+    `mark`: what tells its records from those of another write of the same words. `notes`: for the result."""
 
     order: Order
     caller: Caller
@@ -156,6 +158,7 @@ class Carrier:
         return await self._lookout.look(run.order, run.began, run.caller, run.call, run.mark)
 
     async def carry_out(self, run: Run) -> WriteResult:
+        """Send it, unless the record is so already. Raises as `Writer.write`."""
         order = run.order
         if order.action is Action.CREATED or order.entity is Entity.SETTINGS:
             return await self.finish(run, await self._sent(run, None))
@@ -169,7 +172,11 @@ class Carrier:
 
     @asynccontextmanager
     async def _turn(self, run: Run) -> AsyncIterator[None]:
-        """One at a time for each document: it goes back whole, and would take another's change back."""
+        """One at a time for each document: it goes back whole, and would take another's change back.
+
+        Raises:
+            WriteInProgress: its turn did not come within the call's time.
+        """
         if not run.order.whole:
             yield
             return
@@ -177,8 +184,17 @@ class Carrier:
         lock, waiting = self._turns.get(name, (asyncio.Lock(), 0))
         self._turns[name] = (lock, waiting + 1)
         try:
-            async with lock:
+            try:
+                async with asyncio.timeout(max(0.0, run.call.remaining_s(self._clock))):
+                    await lock.acquire()
+            except TimeoutError as late:
+                raise WriteInProgress(
+                    "Another change of this record is under way; try again shortly.", retry_after_s=1.0
+                ) from late
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             lock, waiting = self._turns.pop(name)
             if waiting > 1:
@@ -247,26 +263,29 @@ class Carrier:
             if order.unlike(record):
                 run.notes.append("JobNimbus took the deletion, and still shows the record. Read it with max_age_s 0.")
             return await self._told(run, record, order.record_id, ("is_active",) if by_flag else ("filename",))
-        if not record.get("jnid"):
-            record = await self._read_after(run)
-        before = run.before if run.before is not None else {}
-        absent = order.unlike(record)
-        if absent:
-            run.notes.append(
-                f"JobNimbus took the change, and does not show it in {', '.join(absent)}: it may have ignored or "
-                "rewritten that. Read the record."
-            )
-        changed = tuple(name for name in order.unlike(before) if name not in absent)
+        record = await self._filled(run, record, order.record_id)
+        absent = self._remarked(run, record)
+        changed = tuple(name for name in order.unlike(run.before or {}) if name not in absent)
         return await self._told(run, record, order.record_id, changed)
 
-    async def _read_after(self, run: Run) -> Mapping[str, Any]:
-        order = run.order
+    async def _filled(self, run: Run, record: Mapping[str, Any], jnid: str) -> Mapping[str, Any]:
+        """The record; read again where the answer holds less than was sent."""
+        if record.get("jnid") and all(name in record for name in run.order.unlike(record)):
+            return record
         try:
-            return await self._lookout.record(order.entity, order.record_id, run.caller, run.call)
-        except (UpstreamError, BudgetExhausted) as error:
-            run.notes.append(f"JobNimbus took the change; the record could not be read after it ({error.code}).")
-            sent = dict(order.write.fields) if isinstance(order, RecordOrder) else {}
-            return {**(run.before or {}), **sent, "jnid": order.record_id}
+            return await self._lookout.record(run.order.entity, jnid, run.caller, run.call)
+        except (UpstreamError, BudgetExhausted):
+            return {**(run.before or {}), **record, "jnid": jnid}
+
+    def _remarked(self, run: Run, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of what the record does not show as it was sent, also said in a note."""
+        absent = run.order.unlike(record)
+        if absent:
+            run.notes.append(
+                f"JobNimbus took it, and does not show {', '.join(absent)} as sent: it may have ignored or rewritten "
+                "that. Read the record."
+            )
+        return absent
 
     async def _made(self, run: Run, record: Mapping[str, Any]) -> WriteResult:
         order, jnid = run.order, str(record["jnid"])
@@ -275,8 +294,8 @@ class Carrier:
         if isinstance(order, UploadOrder):
             record = await self._hung(run, order, record, jnid)
         else:
-            if order.unlinked(record):
-                run.notes.append("It was made, but JobNimbus does not show all the links asked for. Read the record.")
+            record = await self._filled(run, record, jnid)
+            self._remarked(run, record)
             record = await self._completed(run, order, record, jnid)
         return await self._told(run, record, jnid, order.names)
 

@@ -103,9 +103,6 @@ class RecordOrder:
         """It may be the one, changed by JobNimbus or by somebody since: linked as asked, and half of it alike."""
         return not unlinked(self.write, row) and 2 * len(self.unlike(row)) <= len(self.names)
 
-    def unlinked(self, record: Mapping[str, Any]) -> bool:
-        return self.action is Action.CREATED and self.entity is not Entity.SETTINGS and unlinked(self.write, record)
-
     @property
     def _possible(self) -> bool:
         if self.entity is Entity.SETTINGS:

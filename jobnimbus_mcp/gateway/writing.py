@@ -119,6 +119,8 @@ class Writes:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled():  # by `aclose`, while nobody had left
+                raise Stopping("The server is being stopped; call again to hear what became of the change.") from None
             if not run.sent:
                 task.cancel()
                 await asyncio.wait((task,))

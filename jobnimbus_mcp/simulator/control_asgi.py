@@ -40,7 +40,12 @@ class _Problem(Exception):
 
 
 class Control:
-    """Answers requests under /_sim. Never delayed or failed by faults; errors are `{"error": ...}`."""
+    """Answers requests under /_sim. Never delayed or failed by faults; errors are `{"error": ...}`.
+
+    A fault may name the `method` it hits (`{"status": 500, "path": "/jobs", "method": "POST"}`), and with
+    `"after": true` the call takes effect before its answer fails. Paths beside the API root are given in full:
+    `/api2/v2/payments`, `/files/v1`, `/cdn`.
+    """
 
     def __init__(self, steering: Steering, faults: FaultPlan) -> None:
         self._steering = steering

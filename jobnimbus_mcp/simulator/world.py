@@ -40,7 +40,8 @@ _small_account = lru_cache(maxsize=4)(seed_account)
 
 
 class Simulator:
-    """A JobNimbus that runs in process: `app` is its ASGI application, with the API root at `/api1`.
+    """A JobNimbus that runs in process: `app` is its ASGI application, with the API root at `/api1`, payments made at
+    `/api2/v2/payments`, the upload service under `/files/v1` and contents by signed address under `/cdn`.
 
     The same seed gives the same accounts and keys; dates count from the day it was made. Close it with `aclose`.
     `index_lag_s`: how far lists and searches lag behind writes. `webhook_url`: where changes are posted; None: nowhere.

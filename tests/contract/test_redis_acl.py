@@ -52,7 +52,7 @@ async def test_doctor_tells_the_user_and_what_it_may_be_told(redis_acl_url: str)
 
 def test_the_rights_are_the_commands_of_the_scripts_and_no_others(least_rights: tuple[str, str]) -> None:
     called = {"eval", "evalsha", "xread"}
-    for package in ("cache", "consumers", "events", "upstream"):
+    for package in ("cache", "consumers", "events", "resilience"):
         for script in files(f"jobnimbus_mcp.{package}.scripts").iterdir():
             if script.name.endswith(".lua"):
                 called |= {name.lower() for name in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", script.read_text())}

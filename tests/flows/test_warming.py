@@ -240,7 +240,7 @@ async def test_where_nothing_is_known_the_first_jobs_and_the_active_ones_are_rea
 
     asked = server.sim.calls
     for arguments in ({"size": 50}, {"size": 100}, {}, {"is_archived": False}):
-        status, rows = await server.ask("get_jobs", **arguments)
+        status, rows = await server.ask("get_jobs", verbosity="raw", **arguments)
         assert (status, len(rows) > 0) == ("hit", True)
     assert server.sim.calls == asked
 

@@ -178,11 +178,25 @@ class TestWhatGoesWell:
             "size": {"before": None, "after": 5},
         }
 
-    async def test_an_update_answered_with_the_id_alone_is_read_again(self, world: World) -> None:
+    @pytest.mark.parametrize("write", [RENAMED, NEW_TASK], ids=str)
+    async def test_what_is_answered_with_its_id_alone_is_read_again(self, world: World, write: Write) -> None:
+        world.jobnimbus.bare = True
+        made = await world.write(write)
+
+        assert (made.record, made.note) == (world.jobnimbus.records[write.entity, made.jnid], "")
+
+    async def test_an_update_answered_without_a_record_is_read_again(self, world: World) -> None:
         world.jobnimbus.script.append("empty")
         made = await world.write(RENAMED)
 
         assert (made.record["name"], made.changed, made.note) == ("Whitfield - Roof", ("name",), "")
+
+    async def test_when_that_fails_it_is_done_all_the_same(self, world: World) -> None:
+        world.jobnimbus.bare = world.jobnimbus.away = True
+        made = await world.write(NEW_TASK)
+
+        assert made.record == {"jnid": "tasks1"}
+        assert made.note.startswith("JobNimbus took it, and does not show title,")
 
 
 class TestWhatNeedNotBeSent:
@@ -294,13 +308,13 @@ class TestWhatJobNimbusRefuses:
         )
 
         assert made.changed == ("description",)
-        assert made.note.startswith("JobNimbus took the change, and does not show it in name:")
+        assert made.note.startswith("JobNimbus took it, and does not show name as sent:")
 
     async def test_a_record_made_without_its_links_is_told_so(self, world: World) -> None:
         world.jobnimbus.drops_links = True
         made = await world.write(NEW_TASK)
 
-        assert made.note.startswith("It was made, but JobNimbus does not show all the links")
+        assert made.note.startswith("JobNimbus took it, and does not show related as sent:")
 
     async def test_a_file_stored_without_its_link_is_deleted_again(self, world: World) -> None:
         world.jobnimbus.drops_links = True
@@ -689,6 +703,16 @@ class TestTogether:
         record = world.jobnimbus.records[Entity.INVOICES, "minv1"]
         assert (record["note"], record["terms"]) == ("Due on receipt", "Net 30")
         assert world.writes._carrier._turns == {}
+
+    async def test_whose_turn_does_not_come_in_time_is_told_so(self, world: World) -> None:
+        world.jobnimbus.slow_s = 5.0
+        first = asyncio.ensure_future(world.writes.write(PRICED, CALLER, world.call()))
+        await _until(lambda: world.jobnimbus.sent)
+        with pytest.raises(WriteInProgress):
+            await world.writes.write(PRICED, CALLER, world.call(0.01))
+
+        assert (await world.driven(first)).changed == ("note",)
+        assert (len(world.jobnimbus.sent), world.writes._carrier._turns) == (1, {})
 
     async def test_of_one_key_sent_twice_at_once_one_record_comes(self, world: World) -> None:
         world.jobnimbus.slow_s = 1.0

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from jobnimbus_mcp.clock import ManualClock
-from jobnimbus_mcp.simulator import Account, Simulator
+from jobnimbus_mcp.simulator import ROLLUP_FIELDS, Account, Simulator
+from jobnimbus_mcp.simulator.seed import seed_account
 from jobnimbus_mcp.simulator.shapes import BLANK, KINDS
 
 NOW = 1_790_000_000
@@ -216,6 +217,34 @@ def test_a_copy_goes_its_own_way(account: Account, copier: Any) -> None:
     assert everything(account) == before
     assert everything(twin) != before
     assert account.list("jobs", {})[1] != twin.list("jobs", {})[1]
+
+
+def test_nothing_that_is_written_reaches_the_seed() -> None:
+    """Simulators of one day share what they were seeded with."""
+    clock = ManualClock()
+    worn = Simulator(instances=("stamford",), clock=clock).account("stamford")
+    job = first(worn, "jobs")["jnid"]
+    for kind in KINDS:
+        jnid = first(worn, kind)["jnid"]
+        worn.create(kind, {"name": "n", "items": [{"quantity": 1, "price": 2}], "related": [{"id": job}]})
+        worn.update(kind, jnid, {"tags": ["x"], "items": [], "primary": {"id": job}, "owners": [], "invoices": []})
+        worn.delete(kind, jnid)
+    worn.add_setting("account/workflow/24/status", {"name": "On Hold"})
+    worn.change_user(worn.admin, first_name="Other")
+
+    fresh = Simulator(instances=("stamford",), clock=clock).account("stamford")
+    truth = seed_account(7, "stamford", 1, int(clock.now()) // 86_400 * 86_400)
+
+    assert {kind: {row["jnid"] for row in fresh.records(kind)} for kind in KINDS} == {
+        kind: set(rows) for kind, rows in truth.records.items()
+    }
+    for kind, rows in truth.records.items():
+        derived = ROLLUP_FIELDS[kind]
+        for row in fresh.records(kind):
+            assert {**row, **{name: rows[row["jnid"]][name] for name in derived}} == rows[row["jnid"]]
+    assert fresh.settings == truth.settings
+    assert [user["id"] for user in fresh.users()["users"]] == [user.id for user in truth.users]
+    assert fresh.user_name(fresh.admin) == truth.users[0].name
 
 
 def test_the_same_writes_make_the_same_records(account: Account) -> None:
