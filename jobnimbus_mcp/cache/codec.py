@@ -109,8 +109,7 @@ def encode(entry: Entry, *, key_text: str, vector: bytes, tags: Sequence[str], c
         payload, flags = gzip.compress(payload, 1, mtime=0), flags | _GZIP
     placed = b""
     if entry.position:
-        milliseconds, _, number = entry.position.partition("-")
-        placed, flags = _POSITION.pack(int(milliseconds), int(number)), flags | _PLACED
+        placed, flags = _placed(entry.position), flags | _PLACED
     header = _HEADER.pack(
         VERSION,
         flags,
@@ -178,6 +177,14 @@ def peek(head: bytes) -> Head | None:
         kept_ms / 1000,
         head[HEADER_BYTES : HEADER_BYTES + vector_bytes],
     )
+
+
+def _placed(position: str) -> bytes:
+    milliseconds, _, number = position.partition("-")
+    try:
+        return _POSITION.pack(int(milliseconds), int(number))
+    except (ValueError, struct.error) as error:
+        raise ValueError("this is no position") from error
 
 
 def _milliseconds(seconds: float) -> int:

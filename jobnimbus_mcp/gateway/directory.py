@@ -126,7 +126,7 @@ class Directory:
         _in_use_named("status", name, [status for flow in flows for status in _statuses(flow)], "name")
         having = [flow for flow in flows if any(_in_use(one) and _is(one.get("name"), name) for one in _statuses(flow))]
         chosen = sorted(having, key=lambda flow: not _is_own(flow, current))[0]
-        if len(having) > 1 and record_type is None and not _is_own(chosen, current):
+        if len(having) > 1 and not _is_own(chosen, current):
             several = ", ".join(sorted({str(flow.get("name")) for flow in having}))
             raise InvalidInput(
                 f"Several workflows have a status of that name: {several}. Say which one in record_type.",

@@ -247,7 +247,7 @@ async def test_a_bump_moves_an_unreadable_generation_too(world: World, garbage: 
     assert seen.vector.split(b"\n")[1].isdigit()
 
 
-@pytest.mark.parametrize("garbage", [b"\x02", b"\x02short"])
+@pytest.mark.parametrize("garbage", [b"\x03", b"\x03short"])
 async def test_a_broken_entry_of_this_format_is_corrupt_and_replaced_by_the_fill(world: World, garbage: bytes) -> None:
     seen = await filled(world)
     await world.put_raw(KEY.text, garbage)
@@ -258,7 +258,7 @@ async def test_a_broken_entry_of_this_format_is_corrupt_and_replaced_by_the_fill
     assert (await look(world)).verdict is Verdict.HIT
 
 
-@pytest.mark.parametrize("foreign", [b"", b"x", b"{}", b"\x01short", b"\x03" + bytes(90), b"\x02" + bytes(90)])
+@pytest.mark.parametrize("foreign", [b"", b"x", b"{}", b"\x02short", b"\x04" + bytes(90), b"\x03" + bytes(90)])
 async def test_another_releases_entry_is_a_plain_miss_and_replaced_by_the_fill(world: World, foreign: bytes) -> None:
     """Or one of this format under other generations, such as none at all."""
     seen = await filled(world)

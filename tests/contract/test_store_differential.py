@@ -388,7 +388,7 @@ class Both(RuleBasedStateMachine):
         for side in self.sides():
             self.run(side.evict(name))
 
-    @rule(name=st.sampled_from((KEYS[0].text, system_key(TENANT, "g:jobs"))), value=st.sampled_from([b"x", b"\x02x"]))
+    @rule(name=st.sampled_from((KEYS[0].text, system_key(TENANT, "g:jobs"))), value=st.sampled_from([b"x", b"\x03x"]))
     def damage(self, name: str, value: bytes) -> None:
         for side in self.sides():
             self.run(side.put_raw(name, value))

@@ -291,7 +291,8 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
 
 @pytest.fixture
 def open_world(stage: Stage, logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> OpenWorld:
-    """Opens a world: `settings` over the usual ones; `clock`, `store`, `transport` in place of the usual."""
+    """Opens a world: `settings` over the usual ones; `clock`, `store`, `transport` in place of the usual, `issuer` the
+    way to one."""
     # what the server leaves to the collector is for processes that live longer than a test
     monkeypatch.setattr(gc, "collect", lambda: 0)
     monkeypatch.setattr(gc, "freeze", lambda: None)
@@ -303,6 +304,7 @@ def open_world(stage: Stage, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
         clock: Clock | None = None,
         store: MemoryStore | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        issuer: httpx.AsyncBaseTransport | None = None,
     ) -> AsyncIterator[World]:
         now = clock or ManualClock()
         stage.clock.now_of = now
@@ -311,6 +313,7 @@ def open_world(stage: Stage, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
             clock=now,
             store=store,
             upstream_transport=transport or httpx.ASGITransport(stage.sim.app),
+            issuer_transport=issuer,
             random01=lambda: 0.5,
         )
         app = build(Settings.from_env({**SETTINGS, **(settings or {})}), overrides)

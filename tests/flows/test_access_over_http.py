@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
 from served import served
 
-BOUND_S = 10.0
+BOUND_S = 20.0
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 
 FULL = "full-token-0123456789"

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from structlog.testing import LogCapture
 
-BOUND_S = 10.0
+BOUND_S = 20.0
 OWN = "own-token-0123456789"
 SETTINGS = {"OAUTH_ISSUER_URL": ISSUER, "OAUTH_RESOURCE_URL": RESOURCE, "MCP_AUTH_TOKENS": OWN}
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
+from faces import face_of
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+
+from jobnimbus_mcp.gateway.access import Access
+from jobnimbus_mcp.tools.server_mcp import INSTRUCTIONS
 
 Row = dict[str, Any]
 both_eras = pytest.mark.parametrize("agent", ["legacy", "2026-07-28"], indirect=True)
@@ -42,27 +51,112 @@ ARGUMENTS["search_contacts"] = ARGUMENTS["get_contacts"] | {"query"}
 
 
 @both_eras
-async def test_twelve_tools_are_listed_the_same_over_mcp_and_over_http(world: Any, agent: Any) -> None:
-    listed = (await agent.client.list_tools()).tools
-    over_mcp = {tool.name: tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed}
+async def test_the_same_few_tools_are_listed_over_mcp_and_over_http(world: Any, agent: Any) -> None:
+    result = await agent.client.list_tools()
+    over_mcp = {tool.name: tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in result.tools}
     plain = (await world.http.post("/mcp/tools/list", json={}, headers=world.headers())).json()["tools"]
     over_http = {tool["name"]: tool for tool in plain}
 
-    assert [tool.name for tool in listed] == [tool["name"] for tool in plain]
-    assert set(over_mcp) == set(TOOLS)
+    assert [tool.name for tool in result.tools] == [tool["name"] for tool in plain]
     assert over_mcp == over_http
+    assert set(TOOLS) <= set(over_http)
+    assert len(over_http) < 25
+    assert len(json.dumps(plain, separators=(",", ":"))) < 48_000
     for name, tool in over_http.items():
-        schema = tool["inputSchema"]
-        assert set(schema["properties"]) == ARGUMENTS[name], name
-        assert schema.get("required", []) == (["job_id"] if name == "get_job" else []), name
-        assert schema["additionalProperties"] is False
-        assert all(told.get("description") or told.get("default") is not None or "enum" in told or "anyOf" in told
-                   for told in schema["properties"].values()), name  # fmt: skip
-        hints = tool["annotations"]
-        assert hints["readOnlyHint"] is True
-        assert hints["destructiveHint"] is False
-        assert hints["idempotentHint"] is True
+        assert tool["title"]
         assert tool["description"]
+        schema = tool["inputSchema"]
+        assert set(schema["properties"]) >= ARGUMENTS.get(name, set()), name
+        assert name not in ARGUMENTS or schema.get("required", []) == (["job_id"] if name == "get_job" else []), name
+        assert schema["additionalProperties"] is False
+        hints = tool["annotations"]
+        assert hints["title"] == tool["title"]
+        effect = world.app.toolbox.spec(name).effect.value
+        assert hints["readOnlyHint"] is (effect == "read" and name != "use_tool"), name
+        assert hints["readOnlyHint"] or name.partition("_")[0] not in ("get", "search", "find"), name
+        if hints["readOnlyHint"]:
+            assert (hints["destructiveHint"], hints["idempotentHint"]) == (False, True)
+
+
+@both_eras
+async def test_tools_that_are_not_listed_can_be_called_by_name_or_through_use_tool(world: Any, agent: Any) -> None:
+    listed = {tool.name for tool in (await agent.client.list_tools()).tools}
+    name = next(spec.name for spec in world.app.toolbox.specs if spec.name not in listed and spec.plan is not None)
+    direct = await agent.ask(name)
+    used = await agent.ask("use_tool", name=name, arguments={})
+    assert {**used.data, "as_of": ""} == {**direct.data, "as_of": ""}
+    text = await agent.refused("use_tool", name="get_nothing", arguments={})
+    assert "[unknown_tool, request " in text
+    assert "find_tools" in text
+    assert "[invalid_argument, request " in await agent.refused("use_tool", name="use_tool", arguments={})
+
+
+class Doorkeeper:
+    """Puts an access where the web layer puts that of the token."""
+
+    def __init__(self, app: Any, access: Access | None) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        state = {} if self._access is None else {"access": self._access}
+        await self._app({**scope, "state": state}, receive, send)
+
+
+@asynccontextmanager
+async def let_in(world: Any, access: Access | None, mode: str = "2026-07-28") -> AsyncIterator[Client]:
+    face = face_of(world.app)
+    door = Doorkeeper(face.http_app(max_body_bytes=1_000_000), access)
+    headers = {"X-JobNimbus-Api-Key": world.sim.keys["stamford"][0]}
+    async with (
+        face.http_running(),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(door), headers=headers) as http,
+        Client(streamable_http_client("http://localhost/mcp", http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_a_token_sees_and_uses_its_own_tools_and_accounts(world: Any, mode: str) -> None:
+    access = Access(client="desk", instances=frozenset({"stamford"}), tools=frozenset({"get_jobs"}), read_only=True)
+    async with let_in(world, access, mode) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert "get_jobs" in names
+        assert names <= {"get_jobs", "find_tools", "use_tool"}
+        told = await client.call_tool("get_jobs", {})
+        assert told.structured_content["count"] == len(world.has("jobs")), "its only account is meant"
+        for name, arguments in (
+            ("get_users", {}),
+            ("use_tool", {"name": "get_users", "arguments": {}}),
+        ):
+            refused = await client.call_tool(name, arguments)
+            assert refused.is_error
+            assert "[tool_not_allowed, request " in refused.content[0].text
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource("jobnimbus://guilford/users")
+        assert (caught.value.error.code, caught.value.error.data["code"]) == (-32600, "instance_not_allowed")
+        assert [one.name for one in (await client.list_prompts()).prompts] == ["daily_pipeline_review"]
+
+
+async def test_lists_of_what_is_offered_may_be_shared_by_those_who_see_the_same(world: Any) -> None:
+    for access, scope in ((None, "public"), (Access(client="desk"), "public"), (Access(read_only=True), "private")):
+        async with let_in(world, access) as client:
+            for result in (
+                await client.list_tools(),
+                await client.list_prompts(),
+                await client.list_resource_templates(),
+            ):
+                assert (result.cache_scope, result.ttl_ms) == (scope, 3_600_000)
+            assert (await client.list_resources()).cache_scope == "private"
+
+
+@pytest.mark.parametrize("agent", ["legacy", "auto"], indirect=True)
+async def test_instructions_say_in_short_how_to_find_read_and_write(agent: Any) -> None:
+    text = agent.client.instructions
+    assert text == INSTRUCTIONS
+    assert len(text) <= 1_500
+    for word in ("find_tools", "use_tool", "max_age_s", "next_cursor", "confirm: true", "idempotency_key"):
+        assert word in text
 
 
 @both_eras

@@ -23,6 +23,7 @@ ENTRIES = st.builds(
     fresh_s=LIFE_S,
     kept_s=LIFE_S,
     cost_s=LIFE_S,
+    position=st.just("") | st.builds("{}-{}".format, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
 )
 
 

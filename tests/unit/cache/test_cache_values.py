@@ -15,6 +15,31 @@ from jobnimbus_mcp.cache.policy import Policy
 
 KEY = CacheKey("stamford", "p1", "jobs", "list", "status=open&size=25")
 GOLDEN_RAW = bytes.fromhex(
+    "0300000d41daac4ee280000000000002"
+    "e1d90c56"
+    "30313233343536373839616263646566"
+    "0000ea60"
+    "00016184"
+    "000000fa"
+    "65706f63680a3132330a343536"
+    "0009"
+    "6a6f62730a6a6f6231"
+    "7b7d"
+)
+GOLDEN_PLACED = bytes.fromhex(
+    "0304000d41daac4ee280000000000002"
+    "ed798a77"
+    "30313233343536373839616263646566"
+    "0000ea60"
+    "00016184"
+    "000000fa"
+    "65706f63680a3132330a343536"
+    "0009"
+    "6a6f62730a6a6f6231"
+    "000001a0c4506c7b0000000000000004"
+    "7b7d"
+)
+GOLDEN_OF_VERSION_2 = bytes.fromhex(
     "0200000d41daac4ee280000000000002"
     "0696ed0d"
     "30313233343536373839616263646566"
@@ -121,14 +146,30 @@ def test_the_released_format_keeps_its_bytes() -> None:
     assert peek(GOLDEN_RAW) == Head(1_790_000_010.0, 2, ("jobs", "job1"), 60.0, 90.5, b"epoch\n123\n456")
 
 
-@pytest.mark.parametrize("stored", [GOLDEN_OF_VERSION_1, b"\x03" + GOLDEN_RAW[1:], b"", b"{}"])
+def test_a_position_stands_between_tags_and_value_and_is_left_out_where_there_is_none() -> None:
+    entry = Entry(b"{}", False, 1_790_000_010.0, "0123456789abcdef", 60.0, 90.5, 0.25, position="1790000000123-4")
+    written = encode(entry, key_text=KEY.text, vector=b"epoch\n123\n456", tags=("jobs", "job1"), compress=True)
+    assert written.hex() == GOLDEN_PLACED.hex()
+    assert decode(GOLDEN_PLACED, key_text=KEY.text, tags=("jobs", "job1")) == entry
+    assert peek(GOLDEN_PLACED) == peek(GOLDEN_RAW)
+
+
+@pytest.mark.parametrize("position", ["x", "1", "1-", "1-x", "-1-2", f"{2**64}-0"])
+def test_what_is_no_position_is_not_kept(position: str) -> None:
+    with pytest.raises(ValueError, match="position"):
+        encode(Entry(b"", False, 1.0, "0" * 16, position=position), key_text="k", vector=b"v", tags=(), compress=True)
+
+
+@pytest.mark.parametrize("stored", [GOLDEN_OF_VERSION_1, GOLDEN_OF_VERSION_2, b"\x04" + GOLDEN_RAW[1:], b"", b"{}"])
 def test_an_entry_of_another_format_is_told_from_a_broken_one(stored: bytes) -> None:
     with pytest.raises(ForeignEntry):
         decode(stored, key_text=KEY.text, tags=("jobs", "job1"))
     assert peek(stored) is None
 
 
-@pytest.mark.parametrize("stored", [GOLDEN_RAW[:40], GOLDEN_RAW[:-1], GOLDEN_RAW + b"x", GOLDEN_RAW[:36] + bytes(20)])
+@pytest.mark.parametrize(
+    "stored", [GOLDEN_RAW[:40], GOLDEN_RAW[:-1], GOLDEN_PLACED[:-1], GOLDEN_RAW + b"x", GOLDEN_RAW[:36] + bytes(20)]
+)
 def test_a_broken_entry_of_this_format_is_not_taken_for_anothers(stored: bytes) -> None:
     with pytest.raises(CorruptEntry) as caught:
         decode(stored, key_text=KEY.text, tags=("jobs", "job1"))

@@ -205,7 +205,7 @@ def test_a_refund_first_takes_what_no_invoice_got(
     account = sim.account("stamford")
     invoice = account.create("invoices", {"items": [{"quantity": 1, "price": 500}]})[0].record
     entry = {"invoice_id": invoice["jnid"], "amount": payment["amount"], "is_active": payment.get("is_active", True)}
-    sent = {key: payment[key] for key in ("total", "refunded_amount") if key in payment}
+    sent = {key: value for key, value in payment.items() if key in ("total", "refunded_amount")}
 
     made = account.create("payments", {**sent, "invoices": [entry]})[0].record
 

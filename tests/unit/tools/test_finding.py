@@ -180,6 +180,18 @@ def test_hosts_are_told_that_use_tool_may_write_where_it_may() -> None:
     assert find.listing["annotations"]["readOnlyHint"] is True
 
 
+def test_a_tools_own_word_counts_more_than_what_people_say_for_it() -> None:
+    by_synonym = writing("create_activity", "Log", Entity.ACTIVITIES, "work")
+    by_name = writing("create_note", "Log", Entity.ACTIVITIES, "work")
+
+    assert ranked([by_synonym, by_name], "note") == [by_name, by_synonym]
+
+
+def test_arguments_that_every_list_takes_find_nothing() -> None:
+    assert ranked(ALL, "cursor verbosity") == []
+    assert [spec.name for spec in ranked(ALL, "priority")] == ["get_tasks", "search_tasks"]
+
+
 def test_every_group_can_be_asked_for() -> None:
     assert set(get_args(Toolset)) == set(TOOLSETS)
 

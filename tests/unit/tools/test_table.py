@@ -16,6 +16,7 @@ from tool_desk import Desk, Rows
 from jobnimbus_mcp.clock import ManualClock
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.query import Word
+from jobnimbus_mcp.crm.reads import Shape
 from jobnimbus_mcp.errors import InvalidInput, RecordNotFound
 from jobnimbus_mcp.tools.spec import TOOLSETS, Effect
 from jobnimbus_mcp.tools.table import ROWS, ReadRow, list_model, one_model, search_model
@@ -328,6 +329,15 @@ async def test_a_user_is_told_by_id_former_ones_too() -> None:
         await desk().ask("get_user", user_id="u9")
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.many)
+def test_an_optional_argument_sent_as_null_counts_as_left_out(row: ReadRow) -> None:
+    for model in (list_model(row), search_model(row)):
+        optional = {field.alias or name for name, field in model.model_fields.items() if field.default is None}
+
+        assert model.model_validate(dict.fromkeys(optional)) == model.model_validate({})
+        assert {"from", "max_age_s", "cursor", "fields"} <= optional
+
+
 @pytest.mark.parametrize("row", [row for row in ROWS if row.one_arguments is None], ids=lambda row: row.one)
 def test_ids_are_nothing_that_could_be_a_path(row: ReadRow) -> None:
     model, name = one_model(row), f"{row.one}_id"
@@ -355,6 +365,40 @@ async def test_payments_of_an_invoice_are_asked_for_by_what_the_invoice_belongs_
 
     with pytest.raises(RecordNotFound, match="invoice"):
         await stocked.ids("get_payments", invoice_id="nothing1")
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "shape", "scope"),
+    [
+        ("get_invoices", {}, Shape.BLOCK, set()),
+        ("get_invoices", {"job_id": JOB}, Shape.BLOCK, {JOB}),
+        ("get_invoices", {"job_id": JOB, "contact_id": CONTACT, "date_from": day(-9)}, Shape.BLOCK, {JOB, CONTACT}),
+        # JobNimbus finds single words exactly, and of longer names whatever has their words
+        ("get_invoices", {"status": "Open", "due_from": day(0)}, Shape.BLOCK, set()),
+        ("get_invoices", {"status": "Open - Partial", "due_from": day(0)}, Shape.SCAN, set()),
+        ("get_products", {"item_type": "labor", "date_from": day(-9)}, Shape.SCAN, set()),
+        ("get_invoices", {"unpaid": True, "date_from": day(-9), "job_id": JOB}, Shape.SCAN, {JOB}),
+        ("search_invoices", {"query": "deposit", "job_id": JOB}, Shape.SCAN, {JOB}),
+        ("get_users", {}, Shape.WHOLE, set()),
+    ],
+)
+async def test_rows_are_checked_here_where_jobnimbus_gives_more_than_is_meant(
+    tool: str, arguments: dict[str, Any], shape: Shape, scope: set[str]
+) -> None:
+    stocked = desk()
+    await stocked.ask(tool, **arguments)
+
+    read = stocked.account.asked[0]
+    assert (read.shape, read.scope) == (shape, scope)
+
+
+@pytest.mark.parametrize(("due", "late"), [(-1, True), (0, False)])
+async def test_what_is_due_today_is_not_overdue_before_tomorrow(due: int, late: bool) -> None:
+    midnight = int(NOW) - int(NOW) % DAY_S
+    stocked = Desk({Entity.INVOICES: [{"jnid": "i1", "due": 5, "date_due": midnight + due}]})
+
+    assert await stocked.ids("get_invoices", overdue=late) == ["i1"]
+    assert await stocked.ids("get_invoices", overdue=not late) == []
 
 
 @given(

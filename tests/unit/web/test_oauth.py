@@ -207,7 +207,7 @@ def test_numbers_that_json_does_not_have_are_refused(issuer: Issuer) -> None:
     """Against NaN every comparison is false, so it must not come to one."""
     for written in (b'"exp":NaN', b'"exp":Infinity', b'"exp":1e999'):
         claims = orjson.dumps({"iss": ISSUER, "aud": RESOURCE, "sub": "ana"})[:-1] + b"," + written + b"}"
-        assert refused(jwt.PyJWS().encode(claims, PRIVATE["RS256"], "RS256", {"kid": "one"})) in ("malformed", "claims")
+        assert refused(jwt.PyJWS().encode(claims, PRIVATE["RS256"], "RS256", {"kid": "one"})) == "malformed"
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'"x"', b"null", b"{", b"\xff"])
@@ -217,7 +217,14 @@ def test_a_signed_payload_that_is_no_object_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [{"crit": ["exp"], "exp": 1}, {"crit": []}, {"crit": ["b64"], "b64": False}, {"typ": "logout+jwt"}, {"typ": 7}],
+    [
+        {"crit": ["exp"], "exp": 1},
+        {"crit": []},
+        {"crit": ["b64"], "b64": False},
+        {"crit": ["b64"], "b64": True},
+        {"typ": "logout+jwt"},
+        {"typ": 7},
+    ],
 )
 def test_a_header_that_asks_for_more_than_is_understood_is_refused(issuer: Issuer, header: dict[str, Any]) -> None:
     assert refused(signed(issuer, header=header)) == "malformed"
