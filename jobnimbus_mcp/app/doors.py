@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -27,20 +25,17 @@ __all__ = ["Doors", "build_doors"]
 
 @dataclass(frozen=True)
 class Doors:
-    """What the routes are made of; `running()` closes what was opened."""
+    """What the routes are made of. Whoever makes it closes it."""
 
     clients: tuple[Client, ...]
     oauth: ResourceServer | None
     rate: CallerRate
     _jwks: JwksHttp | None = field(default=None, repr=False)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            if self._jwks is not None:
-                await self._jwks.aclose()
+    async def aclose(self) -> None:
+        """Close the connections to the issuer."""
+        if self._jwks is not None:
+            await self._jwks.aclose()
 
 
 def build_doors(

@@ -47,6 +47,7 @@ from jobnimbus_mcp.telemetry.metrics_prometheus import PrometheusRecorder
 from jobnimbus_mcp.telemetry.recorder import NullRecorder, Recorder
 from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.tools.account import get_webhooks_of
+from jobnimbus_mcp.tools.extras_mcp import Extras
 from jobnimbus_mcp.tools.memo import AnswerMemo
 from jobnimbus_mcp.tools.server_mcp import McpFace
 from jobnimbus_mcp.tools.toolbox import Toolbox
@@ -74,6 +75,7 @@ class Overrides:
     `freeze_heap`: for a process that serves for long: what was built at its start is left out of garbage collection.
     `background` False: for a process that only asks: nothing is healed, followed, counted or taken from the journal.
     `handled` False: events are not acted on, unless `App.event_side` is told to.
+    `extras`: what MCP clients are offered besides.
     """
 
     clock: Clock | None = None
@@ -84,6 +86,7 @@ class Overrides:
     freeze_heap: bool = False
     background: bool = True
     handled: bool = True
+    extras: Extras | None = None
 
 
 @dataclass
@@ -270,6 +273,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         version=__version__,
         request_id_of=_request_id_of,
         recheck_s=float(settings.credential_recheck_s),
+        extras=given.extras,
     )
 
     intake = Intake(
@@ -337,7 +341,6 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
                 side_of_events.opened(handled=given.handled),
                 watching.running(),
                 writes.running(),
-                doors.running(),
             ):
                 if any(one.redis is None for one in accounts.stores):
                     log.info("store is embedded", note="kept in this process; set REDIS_URL to share and keep it")
@@ -347,6 +350,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
                 yield
             stop_hearing()
         finally:
+            await doors.aclose()
             await sender.aclose()
 
     doors = build_doors(settings, accounts, clock=clock, recorder=recorder, log=log, transport=given.issuer_transport)

@@ -12,13 +12,14 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from jobnimbus_mcp.cache.admission import Admission, bearer_of
+from jobnimbus_mcp.cache.admission import Admission, Admit, Bearer, bearer_of
 from jobnimbus_mcp.cache.codec import Entry, encode
 from jobnimbus_mcp.cache.floors import LAGS, Life, life
 from jobnimbus_mcp.cache.holding import Holding
 from jobnimbus_mcp.cache.outcome import Loaded, Outcome, Status, Tier
 from jobnimbus_mcp.cache.ports import Floor, Seen, Store, StoreError, Verdict
 from jobnimbus_mcp.cache.question import Errand, Look
+from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.errors import UpstreamTimeout, UpstreamUnauthorized
 from jobnimbus_mcp.telemetry.recorder import Recorder
@@ -79,11 +80,11 @@ class Fetcher:
         except UpstreamUnauthorized:
             await self._admission.refused(bearer, None if look is None else look.seen, call)
             raise
+        accepted_s = self._admission_s
         if loaded.proved:
             self._admission.accepted(bearer, asked_at)
-        else:
-            seen = Seen(Verdict.MISS, 0.0, 0.0) if look is None else look.seen
-            await self._admission.may_show(question.key, seen, errand.admit, call)
+        elif errand.admit is not None:
+            accepted_s = await self._accepted_s(errand, errand.admit, look)
         fetched_at = fetched_at if loaded.as_of is None else loaded.as_of
         cost_s = self._clock.monotonic() - asked_at
         lifetime = life(question.policy, loaded, question.settles, floors, self._random01())
@@ -114,7 +115,7 @@ class Fetcher:
             return False
         patience = asyncio.get_running_loop().call_later(self._fill_grace_s, answer, outcome)
         try:
-            kept, given_back = await self._keep(errand, look, entry, lifetime, token, loaded.proved)
+            kept, given_back = await self._keep(errand, look, entry, lifetime, token, accepted_s)
         finally:
             patience.cancel()
         answer(replace(outcome, ttl_s=lifetime.fresh_s) if kept else outcome)
@@ -132,24 +133,24 @@ class Fetcher:
             raise
 
     async def _keep(
-        self, errand: Errand, look: Look, entry: Entry, lifetime: Life, token: str, proved: bool = True
+        self, errand: Errand, look: Look, entry: Entry, lifetime: Life, token: str, accepted_s: float
     ) -> tuple[bool, bool]:
-        """Keep the entry if nothing was invalidated since `look`: (is it kept, was the token's lease given back)."""
+        """Keep the entry if nothing was invalidated since `look`: (is it kept, was the token's lease given back).
+
+        `accepted_s`: for how long the credential's acceptance counts; not known to be accepted, nothing is kept.
+        """
         question, key, seen, call = errand.question, errand.question.key, look.seen, errand.call
         result, stored = "failed", b""
         try:
-            admission_s = self._admission_s
-            if not proved and errand.admit is not None:
-                admission_s = seen.admitted_s - (self._clock.monotonic() - look.asked_at)
             if lifetime.lags:
                 result = "lagging"
-            elif admission_s <= 0:
+            elif accepted_s <= 0:
                 result = "unproved"
             else:
                 stored = self._encoded(errand, look, entry)
                 result = "too_large"
             if not stored or len(stored) > question.policy.max_bytes:
-                if proved and not seen.admitted:
+                if accepted_s >= self._admission_s and not seen.admitted:
                     await self._admission.mark(bearer_of(key), seen.guard, call)
                 return False, False
             result, at = "failed", self._clock.monotonic()
@@ -159,7 +160,7 @@ class Fetcher:
                 seen,
                 stored,
                 ttl_s=lifetime.kept_s,
-                admission_s=admission_s,
+                admission_s=accepted_s,
                 token=token,
                 call=call,
             )
@@ -173,13 +174,38 @@ class Fetcher:
                     at=at,
                     fresh_s=lifetime.fresh_s,
                     kept_s=lifetime.kept_s,
-                    admitted_s=admission_s,
+                    admitted_s=accepted_s,
                 )
             return kept, True
         except StoreError:
             return False, False
         finally:
             self._recorder.count("cache_fills", entity=key.entity, result=result)
+
+    async def _accepted_s(self, errand: Errand, admit: Admit, look: Look | None) -> float:
+        """For how long it still counts that the origin accepted the credential, which may have to be asked now; 0 when
+        it cannot say.
+
+        Raises:
+            UpstreamUnauthorized: it refuses it.
+        """
+        key, call = errand.question.key, errand.call
+        bearer = bearer_of(key)
+        seen = Seen(Verdict.MISS, 0.0, 0.0) if look is None else look.seen
+        since = self._clock.monotonic() if look is None else look.asked_at
+        if not seen.admitted and await self._marked(bearer, call):
+            seen = seen._replace(admitted_s=self._admission_s)  # by what was asked on the way here
+        await self._admission.may_show(key, seen, admit, call)
+        counts_s = seen.admitted_s
+        if not seen.admitted and await self._marked(bearer, call):
+            counts_s = self._admission_s
+        return counts_s - (self._clock.monotonic() - since)
+
+    async def _marked(self, bearer: Bearer, call: Call) -> bool:
+        try:
+            return (await self._store.admission(bearer.tenant, bearer.name, call))[0]
+        except StoreError:
+            return False  # the origin is asked instead; the store's driver has counted the failure
 
     def _encoded(self, errand: Errand, look: Look, entry: Entry) -> bytes:
         try:

@@ -98,8 +98,9 @@ def relays_of(targets: Sequence[RelayTarget], poster: Poster, clock: Clock) -> t
 
 def message_of(event: Event) -> bytes:
     """What a target is sent, the same for every try. `timestamp`: when the event was received; `occurredAt`: when the
-    record was changed, None where nobody said; `record`: the body it came with, None where there is none or it was too
-    long to keep: the record is then to be fetched from JobNimbus."""
+    record was changed, None where nobody said; `record`: the body it came with, None where there is none, where it was
+    too long to keep, or where it is the audit of a write of ours (who changed what from what to what, which is not for
+    others): the record is then to be fetched from JobNimbus."""
     return orjson.dumps(
         {
             "id": event.event_id,
@@ -112,7 +113,7 @@ def message_of(event: Event) -> bytes:
                 "action": event.action,
                 "source": event.source,
                 "occurredAt": None if event.occurred_at is None else _rfc_3339(event.occurred_at),
-                "record": _record(event.body),
+                "record": None if event.source == "write" else _record(event.body),
             },
         }
     )

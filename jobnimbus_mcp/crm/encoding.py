@@ -220,7 +220,7 @@ def _mirrors(base: Mapping[str, Any], changed: Mapping[str, Any]) -> set[str]:
                 and (_STORAGE_KEY.fullmatch(key) is None) is by_key
                 and _none_as_one(value) == _none_as_one(old)
             }
-    return other - set(changed)
+    return other
 
 
 def _item(row: Any) -> Any:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.entities import Action, Change, Entity, EntityRef
 from jobnimbus_mcp.crm.reads import Operation, Read
-from jobnimbus_mcp.crm.relations import tags_of_read
+from jobnimbus_mcp.crm.relations import tags_of_change, tags_of_read
 
 __all__ = ["Told", "told_of"]
 
 _DETAIL = f":{Operation.DETAIL}:"
+_KINDS = {entity.value: entity for entity in Entity}
+_LOG = {f"{Entity.ACTIVITIES}:{Operation.LIST}"}
 
 
 class Told(NamedTuple):
@@ -42,21 +44,23 @@ def told_of(reads: Collection[Read], changes: Iterable[Collection[str]]) -> Told
         own: set[str] = set()
         entries = False
         for kind, jnid in _names(tags):
-            if kind == entity:
+            if kind is entity:
                 own.add(jnid)
-            elif f"{entity}@{jnid}" in hit:
-                return None  # what the rows hang on has changed
-            elif entity is Entity.ACTIVITIES:
+                continue
+            reached = hangs_on.intersection(tags_of_change(Change(EntityRef(kind, jnid), Action.UNKNOWN)))
+            if entity is Entity.ACTIVITIES and reached == _LOG:
                 entries = True
-        if not own and not (entries and hit == {f"{entity}:{Operation.LIST}"}):
-            return None  # by a tag alone, or by a kind that reaches this one in another way
+            elif reached:
+                return None  # the rows show something of it, or hang on it
+        if not own and not (entries and hit == _LOG):
+            return None  # by a tag alone
         named |= own
         logged |= entries
     return Told(frozenset(named), logged)
 
 
-def _names(tags: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _names(tags: Iterable[str]) -> Iterator[tuple[Entity, str]]:
     for tag in tags:
         kind, detail, jnid = tag.partition(_DETAIL)
-        if detail:
-            yield kind, jnid
+        if detail and kind in _KINDS:
+            yield _KINDS[kind], jnid

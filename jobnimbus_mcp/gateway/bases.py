@@ -23,7 +23,10 @@ _RECORDS_MOST = 20_000
 """Some ten megabytes of names. An account's busy records are a tenth of that."""
 
 _WIDE_MOST = 16
-"""Complete lists of one kind: what agents look at over and over, and the scoped lists of a few records."""
+"""Complete lists of one kind, those of all its records apart: what agents look at over and over, and what hangs on
+a few records."""
+
+_WHOLE_MOST = 2
 
 _SHOWN_MOST = 2
 
@@ -33,6 +36,7 @@ class Bases:
 
     def __init__(self) -> None:
         self._complete: Bounded[tuple[_Whose, Entity], tuple[Read, ...]] = Bounded(_KINDS_MOST)
+        self._whole: Bounded[tuple[_Whose, Entity], tuple[Read, ...]] = Bounded(_KINDS_MOST)
         self._counts: Bounded[tuple[_Whose, Entity], int] = Bounded(_KINDS_MOST)
         self._shown: Bounded[tuple[_Whose, Entity, str], tuple[Read, ...]] = Bounded(_RECORDS_MOST)
         self._unfit: Bounded[tuple[_Whose, Entity], int] = Bounded(_KINDS_MOST)
@@ -41,8 +45,9 @@ class Bases:
         """`value` is the answer to `read`, a list."""
         kind, rows = (whose, read.entity), value["rows"]
         if is_complete(read, value):
-            others = tuple(one for one in self._complete.get(kind) or () if one != read)
-            self._complete.put(kind, (read, *others)[:_WIDE_MOST])
+            lists, most = (self._complete, _WIDE_MOST) if read.where else (self._whole, _WHOLE_MOST)
+            others = tuple(one for one in lists.get(kind) or () if one != read)
+            lists.put(kind, (read, *others)[:most])
             if not read.where:
                 self._counts.put(kind, len(rows))
         elif not read.where and "count" in value:
@@ -55,8 +60,9 @@ class Bases:
                 self._shown.put(record, (read, *others)[:_SHOWN_MOST])
 
     def complete(self, whose: _Whose, entity: Entity) -> tuple[Read, ...]:
-        """Lists whose answers were complete, the latest seen first."""
-        return self._complete.get((whose, entity)) or ()
+        """Lists whose answers were complete, the latest seen first and those of all records last."""
+        kind = (whose, entity)
+        return (*(self._complete.get(kind) or ()), *(self._whole.get(kind) or ()))
 
     def showing(self, whose: _Whose, entity: Entity, jnid: str) -> tuple[Read, ...]:
         """Lists that had the record, the latest seen first."""

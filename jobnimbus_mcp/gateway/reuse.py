@@ -262,14 +262,14 @@ class Reuse:
         return await self._kept_right(asked, reads, wide, base, history)
 
     async def _full(self, asked: Asked, reads: Reads, history: History, *, now_only: bool) -> Loaded:
-        """JobNimbus's list, with what it may lack put right where that takes no more than one further request."""
+        """JobNimbus's list, with what it may lack put right: else it would be one that lags, and asked for again."""
         began = self._clock.now()
         value = await reads.ask(asked.read, asked.caller, asked.call)
         told = _told(history, history.settled, (asked.read,))
         if told == Told():
             return loaded_of(asked.read, value, position=history.position, exact=True)
         if told is not None and not now_only and not told.logged and facts_of(asked.read.entity).has_detail:
-            states = await self._states(asked, reads, told.named, fetches_most=1, settled_s=math.inf)
+            states = await self._states(asked, reads, told.named, fetches_most=CHANGED_MOST, settled_s=math.inf)
             made = None if states is None else upkept(asked.read, value, _newest(states.records, value))
             if states is not None and made is not None:
                 as_of = min(states.as_of, began)

@@ -58,7 +58,7 @@ def paid_fields(invoice: Mapping[str, Any], payments: Iterable[Record]) -> Recor
         paid += got
         shown.append({"jnid": payment["jnid"], "amount": got, "is_active": True})
     return {
-        "date_paid_in_full": in_full if paid >= total else 0,
+        "date_paid_in_full": in_full,
         "first_payment_date": first,
         "total_paid": plain(paid),
         "due": plain(total - paid),

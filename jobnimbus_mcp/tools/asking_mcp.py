@@ -1,8 +1,9 @@
 """Asking the person at the client before something is done: by an answer that asks, or by a request of our own.
 
 Since 2026-07-28 a server asks by answering "input required"; the client calls again with what its person said, and with
-a state that we gave it. That state is a digest of the account, the tool, its arguments and the question, so an answer
-counts for the very question it was given to, at whichever process the second call arrives. It is no secret and needs
+a state that we gave it. That state is two digests: of the caller, the tool and its arguments, and of the question. So
+an answer counts for the very question it was given to, at whichever process the second call arrives: another call is
+refused, and where the question has become another one meanwhile it is asked anew. The state is no secret and needs
 none: whoever could make one up could as well say `confirm: true`.
 
 Older clients are sent a request where the connection has a way back, which stateless HTTP has not.
@@ -19,6 +20,7 @@ from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
+    INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
     ContentBlock,
@@ -64,13 +66,21 @@ class Verdict(Enum):
 
 
 async def ask(ctx: Ctx, params: CallToolRequestParams, who: Caller, question: str) -> Verdict | InputRequiredResult:
-    """The person's answer to this question about this call; or the result by which the client is to ask it."""
+    """The person's answer to this question about this call; or the result by which the client is to ask it.
+
+    Raises:
+        MCPError: the state that came with the answer is not of this call.
+    """
     if not _can_ask(ctx):
         return Verdict.UNASKABLE
     if is_modern(ctx):
-        state = _state(params, who, question)
+        about = _about_call(params, who)
+        state = f"{about}.{_digest(question)}"
+        given = params.request_state
+        if given is not None and given.partition(".")[0] != about:
+            raise MCPError(INVALID_PARAMS, "Invalid or expired requestState", data={"reason": "invalid_request_state"})
         answer = (params.input_responses or {}).get(_ASKED)
-        if params.request_state == state and isinstance(answer, ElicitResult):
+        if given == state and isinstance(answer, ElicitResult):
             return _verdict(answer)
         form = ElicitRequestFormParams(message=question, requested_schema=dict(_FORM))
         return InputRequiredResult(input_requests={_ASKED: ElicitRequest(params=form)}, request_state=state)
@@ -109,6 +119,9 @@ def _verdict(answer: ElicitResult) -> Verdict:
     return Verdict.AGREED if agreed else Verdict.DECLINED
 
 
-def _state(params: CallToolRequestParams, who: Caller, question: str) -> str:
-    asked = [who.instance, who.partition, params.name, params.arguments or {}, question]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _about_call(params: CallToolRequestParams, who: Caller) -> str:
+    return _digest(who.instance, who.partition, params.name, params.arguments or {})
+
+
+def _digest(*what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -153,7 +153,7 @@ async def _upload(ctx: ToolContext, args: UploadArgs) -> dict[str, Any]:
     links = await linked_to(ctx, args, ("job", "contact", "related"))
     if not links:
         raise InvalidInput("Say what the file belongs to: job_id, contact_id or related_to.", field="job_id")
-    kind = await ctx.directory.type_fields(Entity.ATTACHMENTS, args.file_type)
+    kind = await ctx.directory.type_fields(Entity.ATTACHMENTS, args.file_type, argument="file_type")
     guessed, _ = mimetypes.guess_type(args.filename)
     upload = Upload(
         filename=args.filename,

@@ -46,8 +46,7 @@ class Listening:
             raise MCPError(code=INVALID_REQUEST, message="A subscription needs a request id.")
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: request_id}
         call = self._calls.begin(ctx, WATCH)
-        asked = params.notifications
-        uris = tuple(dict.fromkeys(map(str, asked.resource_subscriptions or ())))
+        uris = tuple(dict.fromkeys(map(str, params.notifications.resource_subscriptions or ())))
 
         async def tell(notification: ServerNotification) -> None:
             async with asyncio.timeout(TAKEN_WITHIN_S):
@@ -55,12 +54,8 @@ class Listening:
 
         try:
             async with self._watches.opened(uris, proof_of(ctx), call) as watch:
-                granted = SubscriptionFilter(
-                    tools_list_changed=asked.tools_list_changed or None,
-                    prompts_list_changed=asked.prompts_list_changed or None,
-                    resources_list_changed=asked.resources_list_changed or None,
-                    resource_subscriptions=list(uris) or None,
-                )
+                # what is offered does not change while a server runs, so of its lists nothing is promised
+                granted = SubscriptionFilter(resource_subscriptions=list(uris) or None)
                 acknowledged = SubscriptionsAcknowledgedNotificationParams(notifications=granted, _meta=meta)
                 await tell(SubscriptionsAcknowledgedNotification(params=acknowledged))
                 while (uri := await watch.next()) is not None:

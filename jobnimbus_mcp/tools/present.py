@@ -44,6 +44,7 @@ _JOBNIMBUS_NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*|[a-z]+(?:[A-Z][a-z0
 """How JobNimbus spells its own fields; custom labels are what people typed. One typed just so is shown twice."""
 
 _NOTHING = object()
+_Twins = list[tuple[list[str], list[str]]]
 
 
 class _Sense(Enum):
@@ -110,12 +111,12 @@ def _seen(sense: _Sense, value: Any, people: Mapping[str, str], brief_links: boo
         return value
     if isinstance(value, (int, float)):
         return _number(sense, value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if sense is _Sense.LINKS and brief_links:
             value = {name: value[name] for name in _LINK if name in value}
         return readable(value, people, brief_links=brief_links) or _NOTHING
     if isinstance(value, list):
-        items = [_item(sense, item, people, brief_links) if isinstance(item, Mapping) else item for item in value]
+        items = [_item(sense, item, people, brief_links) if isinstance(item, dict) else item for item in value]
         return items or _NOTHING
     return value
 
@@ -187,27 +188,29 @@ def has_labels(names: Sequence[str]) -> bool:
     return any(_is_label(name) for name in names)
 
 
-def without_twins(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The record without the `cf_*` fields that it holds a second time under their labels.
+def without_twins(row: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The record without the `cf_*` fields that it holds a second time under their labels; and which labels are dates.
 
     Records do not say which label is whose: they are told by equal values. Where a value stands under more stored
     keys than labels, nobody can say which of them has no label, and all stay.
     """
-    hidden = {name for stored, labels in _twins(row) if len(labels) >= len(stored) for name in stored}
-    return {name: value for name, value in row.items() if name not in hidden}
+    twins = _twins(row)
+    hidden = {name for stored, labels in twins if len(labels) >= len(stored) for name in stored}
+    return {name: value for name, value in row.items() if name not in hidden}, _dated(twins)
 
 
 def date_labels(row: Mapping[str, Any]) -> frozenset[str]:
     """Labels of custom dates."""
+    return _dated(_twins(row))
+
+
+def _dated(twins: _Twins) -> frozenset[str]:
     return frozenset(
-        label
-        for stored, labels in _twins(row)
-        if all(name.startswith("cf_date_") for name in stored)
-        for label in labels
+        label for stored, labels in twins if all(name.startswith("cf_date_") for name in stored) for label in labels
     )
 
 
-def _twins(row: Mapping[str, Any]) -> list[tuple[list[str], list[str]]]:
+def _twins(row: Mapping[str, Any]) -> _Twins:
     """(stored keys, labels) of each value that stands under both."""
     by_value: dict[bytes, tuple[list[str], list[str]]] = {}
     for name in row:

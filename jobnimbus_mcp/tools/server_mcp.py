@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mcp.server.caching import CacheableMethod, CacheHint
@@ -16,15 +17,18 @@ from mcp.types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    DiscoverResult,
     InputRequiredResult,
     ListPromptsResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
+    RequestParams,
     TextContent,
     Tool,
 )
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.applications import Starlette
 
 from jobnimbus_mcp.call import Call
@@ -123,6 +127,7 @@ class McpFace:
             on_completion=over("completion/complete", offers.complete),
             on_subscriptions_listen=over("subscriptions/listen", self.listening.listen),
         )
+        server.add_request_handler("server/discover", RequestParams, partial(_discover, server))
         for method, params_type in self._extras.methods.items():
             server.add_request_handler(method, params_type, self._extras.handlers[method])
         server.middleware += self._extras.middleware
@@ -227,6 +232,17 @@ class McpFace:
         if extra is not None:
             return extra.input_schema
         return _NO_HEADERS if name in self._tools else None
+
+
+async def _discover(server: Server[Any], ctx: Ctx, params: RequestParams) -> DiscoverResult:
+    """As the SDK tells it, but for changes of the lists of what is offered: there are none while a server runs."""
+    can = server.get_capabilities(protocol_version=ctx.protocol_version)
+    for offered in (can.tools, can.prompts, can.resources):
+        if offered is not None:
+            offered.list_changed = False
+    return DiscoverResult(
+        supported_versions=list(MODERN_PROTOCOL_VERSIONS), capabilities=can, instructions=server.instructions
+    )
 
 
 def _answered(answer: ToolAnswer) -> CallToolResult:

@@ -48,7 +48,8 @@ class Projection:
         if self.fields is not None:
             return readable(picked, self.people, dated=date_labels(row) if has_labels(self.fields) else ())
         if paths is None:
-            return readable(without_twins(row), self.people, dated=date_labels(row))
+            once, dated = without_twins(row)
+            return readable(once, self.people, dated=dated)
         return readable(picked, self.people, brief_links=True)
 
     def has_people(self, rows: Sequence[Mapping[str, Any]]) -> bool:

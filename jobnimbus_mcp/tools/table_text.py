@@ -33,6 +33,8 @@ def line_of(row: Mapping[str, Any], columns: Sequence[str]) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
     text = _text(name, value)
     if "|" in text:
         text = text.replace("|", "\\|")
@@ -42,17 +44,17 @@ def _cell(name: str, value: Any) -> str:
 
 def _text(name: str, value: Any) -> str:
     match value:
-        case None:
-            return ""
         case str():
             return value
+        case None:
+            return ""
         case bool():
             return "true" if value else "false"
         case int() | float():
             return _number(value) if is_money(name) else str(value)
         case list():
-            return ", ".join(text for item in value if (text := _text(name, item)))
-        case Mapping():
+            return ", ".join([text for item in value if (text := _text(name, item))])
+        case dict():
             return _of_object(value)
         case _:
             return str(value)
@@ -63,5 +65,7 @@ def _number(value: int | float) -> str:
 
 
 def _of_object(value: Mapping[str, Any]) -> str:
-    title = next((text for name in _TITLES if (text := _text(name, value.get(name)))), "")
-    return title or "; ".join(f"{name}: {text}" for name in value if (text := _text(name, value[name])))
+    for name in _TITLES:
+        if name in value and (title := _text(name, value[name])):
+            return title
+    return "; ".join([f"{name}: {text}" for name in value if (text := _text(name, value[name]))])

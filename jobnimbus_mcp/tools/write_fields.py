@@ -134,8 +134,11 @@ async def _workflow(ctx: ToolContext, entity: Entity, value: Any, known: Known) 
     raise InvalidInput("To change the record_type give the status in the new workflow as well.", field="status")
 
 
-async def _type(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
-    return await ctx.directory.type_fields(entity, value)
+def _type(name: str) -> Encode:
+    async def encode(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
+        return await ctx.directory.type_fields(entity, value, argument=name)
+
+    return encode
 
 
 async def _document_status(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
@@ -218,9 +221,13 @@ _ARGUMENTS: Mapping[str, Argument] = {
     ),
     "status": Argument("status", Annotated[Name, Field(description="Status name, any case.")], _status),
     "record_type": Argument("record_type", Annotated[Name, Field(description="Workflow name.")], _workflow),
-    "task_type": Argument("record_type", Annotated[Name, Field(description="Task type, e.g. Phone Call.")], _type),
-    "activity_type": Argument("activity_type", Annotated[Name, Field(description="Note, Phone Call, ...")], _type),
-    "file_type": Argument("file_type", Annotated[Name, Field(description="Document, Photo, ...")], _type),
+    "task_type": Argument(
+        "record_type", Annotated[Name, Field(description="Task type, e.g. Phone Call.")], _type("record_type")
+    ),
+    "activity_type": Argument(
+        "activity_type", Annotated[Name, Field(description="Note, Phone Call, ...")], _type("activity_type")
+    ),
+    "file_type": Argument("file_type", Annotated[Name, Field(description="Document, Photo, ...")], _type("file_type")),
     "document_status": Argument("status", Annotated[Name, Field(description="E.g. Draft, Sent.")], _document_status),
     "source": Argument("source", Annotated[Name, Field(description="Lead source, see get_settings.")], _source),
     "sales_rep": Argument("sales_rep", Annotated[Name, Field(description="Full name, e-mail or user id.")], _sales_rep),

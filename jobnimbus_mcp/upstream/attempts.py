@@ -160,6 +160,8 @@ class Attempts:
                         raise
                     raise error from exhausted
                 except UpstreamError as failed:
+                    if error is not None and _may_be_carried_out(error):
+                        failed.sent = True  # one of the attempts may have got through
                     error = failed
                 pause_s = delay_s(attempt, error.retry_after_s, self._random01(), self._backoff)
                 fits = pause_s + _ATTEMPT_MIN_S <= asking.call.remaining_s(self._clock)
@@ -210,7 +212,7 @@ class Attempts:
         # a place that a URL names says nothing of the key, which it never sees, and nothing of the API
         elsewhere = request.base is Base.ABSOLUTE
         self._on_call(asking.instance, asking.entity)
-        asking.trail.sent = True
+        sent_before, asking.trail.sent = asking.trail.sent, True
         try:
             value = read(await self._sender.send(request, asking.credential, timeout_s))
             outcome = "ok"
@@ -219,11 +221,11 @@ class Attempts:
                 self._known.accepted(asking.instance, asking.credential)
             return value
         except OwnError as error:
-            outcome, asking.trail.sent = error.code, False
+            outcome, asking.trail.sent = error.code, sent_before
             raise
         except UpstreamError as error:
             outcome = error.code
-            asking.trail.sent = _may_be_carried_out(error)
+            asking.trail.sent = sent_before or _may_be_carried_out(error)
             if not elsewhere:
                 self._learn(asking, error, standing, began)
             raise

@@ -13,6 +13,7 @@ from jobnimbus_mcp.crm.entities import is_jnid
 from jobnimbus_mcp.crm.files import FileContent, FileLink
 from jobnimbus_mcp.crm.writes import Upload
 from jobnimbus_mcp.errors import (
+    BudgetExhausted,
     InvalidInput,
     UpstreamError,
     UpstreamRejected,
@@ -72,7 +73,11 @@ class Files:
             return await self._attempts.ask(asking, upload_base64(upload), _stored_record)
         url, jnid = started
         await self._attempts.ask_raw(asking, upload_bytes(url, upload), _accept_bytes)
-        await self._attempts.ask_raw(asking, upload_complete(jnid), lambda answer: self._accept(asking, answer))
+        try:
+            await self._attempts.ask_raw(asking, upload_complete(jnid), lambda answer: self._accept(asking, answer))
+        except (UpstreamError, BudgetExhausted) as error:
+            # of a file in one part the documentation calls this step optional: it may show all the same
+            raise UpstreamUnreadable("JobNimbus has the file's bytes and did not say that it is complete.") from error
         return {"jnid": jnid}
 
     async def content(self, asking: Asking, jnid: str, *, max_bytes: int) -> FileContent:

@@ -171,14 +171,11 @@ async def _answer_of(response: httpx.Response, headers: dict[str, str], bytes_ma
         return RawAnswer(status, headers, await _body_of(response))
     size = _declared_size(headers)
     body = bytearray()
-    if size <= bytes_max:
-        async for piece in response.aiter_bytes():
-            size = max(size, len(body) + len(piece))
-            if size > bytes_max:
-                break
-            body += piece
-    if size > bytes_max:
-        return RawAnswer(status, headers, b"", too_large=size)
+    async for piece in response.aiter_bytes():
+        size = max(size, len(body) + len(piece))
+        if size > bytes_max:
+            return RawAnswer(status, headers, b"", too_large=size)
+        body += piece
     return RawAnswer(status, headers, bytes(body))
 
 

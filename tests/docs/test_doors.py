@@ -16,7 +16,10 @@ DOORS: dict[str, Callable[[str], bool]] = {
     # the composition root names the type of the client it hands on
     "redis": lambda module: module.endswith("_redis.py") or module == "app/accounts.py",
     # the roots of server and simulator name the type of a transport handed in; the demo plays JobNimbus's user
-    "httpx": lambda module: module.endswith("_http.py") or module in ("app/root.py", "demo.py", "simulator/world.py"),
+    "httpx": lambda module: (
+        module.endswith("_http.py") or module in ("app/root.py", "app/doors.py", "demo.py", "simulator/world.py")
+    ),
+    "jwt": lambda module: module == "web/oauth.py",
     "uvicorn": lambda module: module in ("cli.py", "demo.py"),
     "prometheus_client": lambda module: module == "telemetry/metrics_prometheus.py",
     "dotenv": lambda module: module == "settings/model.py",

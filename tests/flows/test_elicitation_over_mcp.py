@@ -13,7 +13,8 @@ import pytest
 from faces import BOUND_S, Dropper, face_of, over_http
 from mcp import StdioServerParameters
 from mcp.client import Client
-from mcp.types import ElicitResult, ErrorData, InputRequiredResult
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS, ElicitResult, ErrorData, InputRequiredResult
 
 from jobnimbus_mcp.tools.spec import RECORD_OUTPUT
 
@@ -146,9 +147,15 @@ async def test_an_answer_to_one_question_confirms_no_other(app: Any) -> None:
     dropper = Dropper()
     async with in_memory(app, dropper, MODERN, agreeing()) as client:
         question = await asked(client, "j1")
-        for state in (question.request_state, None, "made up"):
-            again = await asked(client, "j2", input_responses=YES, request_state=state)
-            assert isinstance(again, InputRequiredResult)
+        again = await asked(client, "j2", input_responses=YES)
+        assert isinstance(again, InputRequiredResult)
+        for state in (question.request_state, "made up", ""):
+            with pytest.raises(MCPError) as refused:
+                await asked(client, "j2", input_responses=YES, request_state=state)
+            assert refused.value.error.code == INVALID_PARAMS
+            assert refused.value.error.data == {"reason": "invalid_request_state"}
+        altered = question.request_state + "0"
+        assert isinstance(await asked(client, "j1", input_responses=YES, request_state=altered), InputRequiredResult)
         dropper.stands_for = "two hundred photos"
         again = await asked(client, "j1", input_responses=YES, request_state=question.request_state)
         assert isinstance(again, InputRequiredResult), "the question has another meaning now"

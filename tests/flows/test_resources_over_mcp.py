@@ -126,6 +126,18 @@ async def test_a_list_has_what_is_left_of_its_life_and_is_the_tools_own_answer(w
     assert told.status == "hit"
 
 
+async def test_reads_that_go_side_by_side_in_one_call_keep_their_own_names(world: Any) -> None:
+    """A cursor names the tool of the call it was made in."""
+    resources = Resources(world.app.toolbox, world.app.identities)
+    proof = Proof(world.sim.keys["stamford"][0], "stamford")
+    job = world.has("jobs")[0]["jnid"]
+    call = Call.begin(world.clock, "r", tool="subscriptions/listen")
+    uris = [f"jobnimbus://stamford/jobs/{job}/{kind}" for kind in ("tasks", "activities")]
+    async with asyncio.timeout(BOUND_S):
+        await asyncio.gather(*(resources.read(uri, resources.caller(uri, proof), call) for uri in uris))
+    assert call.tool == "subscriptions/listen"
+
+
 async def test_nothing_hangs_on_what_is_not_there_or_not_to_be_seen(world: Any, agent: Any) -> None:
     assert (await refused(agent, "jobnimbus://stamford/jobs/nosuchrecord000000/tasks")).data["code"] == "not_found"
     _, restricted = world.sim.keys["stamford"]

@@ -186,7 +186,12 @@ async def test_a_list_by_status_cannot_be_watched_nor_a_list_under_a_record_that
 async def test_subscriptions_are_advertised_to_those_who_can_have_them(world: Any) -> None:
     async with served(world) as connect:
         async with connect(mode="auto") as client:
-            assert client.server_capabilities.resources.subscribe is True
+            can = client.server_capabilities
+            assert can.resources.subscribe is True
+            assert (can.tools.list_changed, can.prompts.list_changed, can.resources.list_changed) == (False,) * 3
+            assert can.completions is not None
+            async with client.listen(tools_list_changed=True) as subscription:
+                assert not subscription.honored.tools_list_changed, "nothing is promised that never comes"
         async with connect(mode="legacy") as client:
             assert not client.server_capabilities.resources.subscribe
 

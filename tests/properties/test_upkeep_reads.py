@@ -155,11 +155,11 @@ def test_no_read_is_older_than_what_was_told_and_all_agree_when_the_index_has_se
                 case "tell":
                     await one.tell()
                 case "wait":
-                    one.world.clock.advance(data.draw(st.sampled_from([0.2, 1.0, 3.0, 7.0, 7.0, 200.0])))
+                    await one.world.wait(data.draw(st.sampled_from([0.2, 1.0, 3.0, 7.0, 7.0, 200.0])))
                 case "settle":
                     await one.world.settle()
         await one.tell()
-        one.world.clock.advance(SETTLE_S + 1)
+        await one.world.wait(SETTLE_S + 1)
         for _ in range(6):
             await one.read()
         for kind in ("repaired", "narrowed", "widened", "detail_from_list", "full"):

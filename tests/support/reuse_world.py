@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobnimbus_mcp.cache.coherence import Coherence
 from jobnimbus_mcp.cache.invalidate import Invalidator, Notice
 from jobnimbus_mcp.cache.l1 import L1
 from jobnimbus_mcp.cache.ports import SETTLED
@@ -19,7 +21,7 @@ from jobnimbus_mcp.crm.entities import Change, Entity
 from jobnimbus_mcp.crm.query import Is, Not, Sort
 from jobnimbus_mcp.crm.reads import Read, Shape
 from jobnimbus_mcp.crm.relations import DERIVED_FIELDS, floors_of_change, tags_of_change
-from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound, UpstreamUnauthorized
+from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound, UpstreamServerError, UpstreamUnauthorized
 from jobnimbus_mcp.events.envelope import parse_body
 from jobnimbus_mcp.gateway.answers import Answer
 from jobnimbus_mcp.gateway.identity import Caller
@@ -74,18 +76,22 @@ def _bare_row(entity: Entity, row: Mapping[str, Any]) -> Json:
 
 
 class JobNimbus:
-    """The account as the client shows it. `requests`: what it was asked, a page each. `refusing`: keys it refuses."""
+    """The account as the client shows it. `requests`: what it was asked, a page each. `refusing`: keys it refuses;
+    `broken`: questions it fails to answer, by kind and shape."""
 
     def __init__(self, account: Account, lag_s: float) -> None:
         self.account = account
         self.lag_s = lag_s
         self.requests: Counter[str] = Counter()
         self.refusing: set[str] = set()
+        self.broken: set[str] = set()
         self.checks = 0
 
     async def load(self, read: Read, *, instance: str, credential: str, call: Call) -> Json:
         self._know(credential)
         self.requests[f"{read.entity}:{read.shape}"] += 1
+        if f"{read.entity}:{read.shape}" in self.broken:
+            raise UpstreamServerError("broken")
         name = NAMES.get(read.entity, read.entity.value)
         if read.shape is not Shape.RECORD:
             return listed(self.account, read, lag_s=self.lag_s)
@@ -125,15 +131,37 @@ class ReuseWorld:
         self.recorder = InMemoryRecorder()
         self.invalidator = Invalidator(self.store, clock=self.clock, recorder=self.recorder)
         self.policies = policies or Policies(settle_s=SETTLE_S)
-        self.gateways = [self._gateway() for _ in range(2)]
+        self.gateways = [self._gateway(number) for number in range(2)]
         self._settling: list[tuple[float, Change]] = []
 
-    def _gateway(self) -> Gateway:
+    def _gateway(self, number: int) -> Gateway:
+        # not started: nothing of L1 is trusted, but fetches have leases, and with them the floors
+        coherence = Coherence(
+            self.store,
+            clock=self.clock,
+            recorder=self.recorder,
+            instance=f"i{number}",
+            tenants=["stamford"],
+            follow=False,
+            register=False,
+        )
         cache = ReadThrough(
-            self.store, L1(1 << 22), clock=self.clock, random01=lambda: 0.5, recorder=self.recorder, compress=False
+            self.store,
+            L1(1 << 22),
+            clock=self.clock,
+            random01=lambda: 0.5,
+            recorder=self.recorder,
+            compress=True,
+            coherence=coherence,
         )
         reuse = Reuse(cache, self.clock, self.recorder)
         return Gateway(cache, self.upstream, self.policies, Tally(), lambda _: "strict", reuse=reuse)
+
+    async def wait(self, seconds: float) -> None:
+        """Time passes, and what has ended gets to say so."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.clock.advance(seconds)
 
     def call(self) -> Call:
         return Call.begin(self.clock, "r")
@@ -176,6 +204,17 @@ class ReuseWorld:
             tags = [tag for tag in tags_of_change(change) if ":detail:" not in tag]
             notice = Notice("index.settled", "any", "", "catch_up", self.clock.now(), "s", quiet=True)
             await self.invalidator.append_and_bump("stamford", tags, notice, self.call(), tells=(SETTLED,))
+
+    async def bump(self, tags: Sequence[str]) -> None:
+        """Somebody has these tags renewed, and tells no record."""
+        notice = Notice("told", "any", "", "admin", self.clock.now(), "e")
+        await self.invalidator.append_and_bump("stamford", tags, notice, self.call())
+
+    async def renew(self) -> None:
+        await self.invalidator.renew_epoch("stamford", self.call(), reason="test")
+
+    async def flush(self) -> None:
+        self.store.flush()
 
     async def _bump(self, change: Change) -> None:
         entity, jnid = change.ref.entity, change.ref.jnid

@@ -71,6 +71,8 @@ class JobNimbus:
         self.slow_s = 0.0
         self.hides: frozenset[str] = frozenset()
         self.drops_links = False
+        self.behind_s = 0.0
+        self.incomplete = False
         self.bare = False
         self.away = False
         self._made_at: dict[str, float] = {}
@@ -98,7 +100,7 @@ class JobNimbus:
             for record in self.of(read.entity)
             if self._made_at[record["jnid"]] + self.lag_s <= self.clock.now() and matches(read.where, record)
         ]
-        return {"rows": shown}
+        return {"rows": shown, "incomplete": "too many"} if self.incomplete else {"rows": shown}
 
     async def write(
         self, write: Write, *, base: Mapping[str, Any] | None, instance: str, credential: str, call: Call
@@ -193,7 +195,7 @@ class JobNimbus:
 
     def _new(self, entity: Entity, fields: Mapping[str, Any]) -> dict[str, Any]:
         self._number += 1
-        jnid, now = f"{entity.value}{self._number}", int(self.clock.now())
+        jnid, now = f"{entity.value}{self._number}", int(self.clock.now() - self.behind_s)
         record = {**fields, "jnid": jnid, "date_created": now, "date_updated": now, "is_active": True}
         self.records[entity, jnid] = record
         self._made_at[jnid] = self.clock.now()

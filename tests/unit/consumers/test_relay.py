@@ -70,6 +70,14 @@ def test_the_message_says_what_changed_and_carries_the_record_as_it_came() -> No
     }
 
 
+def test_the_audit_of_a_write_of_ours_is_not_passed_on() -> None:
+    told = json.loads(message_of(event(source="write", body='{"by": "desk", "changed": {"name": {"before": "A"}}}')))[
+        "data"
+    ]
+    assert told["record"] is None
+    assert told["source"] == "write"
+
+
 @pytest.mark.parametrize(
     "body",
     ["", "not json", '{"cut": "in the mi', '"' + "é" * (BODY_MOST // 2) + '"', '"\ud800"', "[" * 5000, "NaN"],

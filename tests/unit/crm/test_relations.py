@@ -108,6 +108,13 @@ def test_a_file_created_without_named_parents_renews_every_list_of_files() -> No
     assert {"files", "job's files", "other job's files"} <= dirtied(change)
 
 
+def test_a_payment_renews_the_lists_of_invoices_and_the_invoices_it_names() -> None:
+    """What is paid and due of an invoice moves with its payments, without a word about the invoice."""
+    change = Change(EntityRef(Entity.PAYMENTS, "p1"), Action.UPDATED, frozenset({JOB, "minv1"}))
+
+    assert {"invoices:list", "invoices:search", "invoices:detail:minv1"} <= set(tags_of_change(change))
+
+
 def test_every_read_carries_the_tags_that_admins_invalidate_by() -> None:
     for read in READS.values():
         entity, operation = read.entity.value, read.operation.value
@@ -127,7 +134,11 @@ def test_every_read_carries_the_tags_that_admins_invalidate_by() -> None:
                 "attachments@mjob1": 0,
                 "tasks@mjob1": 0,
                 "estimates@mjob1": 0,
+                "invoices@mjob1": 0,
+                "payments@mjob1": 0,
                 "workorders@mjob1": 0,
+                "materialorders@mjob1": 0,
+                "budgets@mjob1": 0,
             },
         ),
         (
@@ -137,6 +148,10 @@ def test_every_read_carries_the_tags_that_admins_invalidate_by() -> None:
         (
             Change(EntityRef(Entity.ATTACHMENTS, "f1"), Action.UNKNOWN, None, 5),
             {"attachments": 0, "attachments:f1": 5, "activities": 0},
+        ),
+        (
+            Change(EntityRef(Entity.PAYMENTS, "p1"), Action.CREATED, frozenset({JOB}), 6),
+            {"payments": 0, "payments:p1": 6, "invoices": 0, "activities": 0},
         ),
         (
             Change(EntityRef(Entity.ACTIVITIES, "a1"), Action.DELETED, None, 7),

@@ -8,45 +8,38 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from jobnimbus_mcp.tools import inputs
+from jobnimbus_mcp.tools.table import ROWS, list_model, search_model
 
-EVERY = [
-    inputs.JobsArgs,
-    inputs.SearchJobsArgs,
-    inputs.ContactsArgs,
-    inputs.SearchContactsArgs,
-    inputs.EstimatesArgs,
-    inputs.ActivitiesArgs,
-    inputs.CalendarArgs,
-    inputs.TasksArgs,
-    inputs.UsersArgs,
-    inputs.AttachmentsArgs,
-]
+ROW = {row.many: row for row in ROWS}
+JOBS, TASKS, FILES = (list_model(ROW[many]) for many in ("jobs", "tasks", "attachments"))
+SEARCH_JOBS = search_model(ROW["jobs"])
+EVERY = [inputs.CalendarArgs, *(model(row) for row in ROWS for model in (list_model, search_model))]
 
 
 @pytest.mark.parametrize(
     ("model", "arguments"),
     [
-        (inputs.JobsArgs, {"size": "10"}),
-        (inputs.JobsArgs, {"size": 10.0}),
-        (inputs.JobsArgs, {"size": True}),
-        (inputs.JobsArgs, {"size": 0}),
-        (inputs.JobsArgs, {"size": 201}),
-        (inputs.AttachmentsArgs, {"size": 501}),
-        (inputs.JobsArgs, {"from": "3"}),
-        (inputs.JobsArgs, {"from": -1}),
-        (inputs.JobsArgs, {"max_age_s": "5"}),
-        (inputs.JobsArgs, {"max_age_s": -0.1}),
-        (inputs.JobsArgs, {"max_age_s": float("nan")}),
-        (inputs.JobsArgs, {"has_schedule": "yes"}),
-        (inputs.JobsArgs, {"is_archived": 1}),
-        (inputs.TasksArgs, {"priority": "3"}),
-        (inputs.TasksArgs, {"priority": 6}),
-        (inputs.JobsArgs, {"verbosity": "loud"}),
-        (inputs.JobsArgs, {"sort_by": "name"}),
-        (inputs.JobsArgs, {"fields": 5}),
-        (inputs.JobsArgs, {"fields": ""}),
-        (inputs.SearchJobsArgs, {"query": ""}),
-        (inputs.SearchJobsArgs, {"query": "x" * 201}),
+        (JOBS, {"size": "10"}),
+        (JOBS, {"size": 10.0}),
+        (JOBS, {"size": True}),
+        (JOBS, {"size": 0}),
+        (JOBS, {"size": 201}),
+        (FILES, {"size": 501}),
+        (JOBS, {"from": "3"}),
+        (JOBS, {"from": -1}),
+        (JOBS, {"max_age_s": "5"}),
+        (JOBS, {"max_age_s": -0.1}),
+        (JOBS, {"max_age_s": float("nan")}),
+        (JOBS, {"has_schedule": "yes"}),
+        (JOBS, {"is_archived": 1}),
+        (TASKS, {"priority": "3"}),
+        (TASKS, {"priority": 6}),
+        (JOBS, {"verbosity": "loud"}),
+        (JOBS, {"sort_by": "name"}),
+        (JOBS, {"fields": 5}),
+        (JOBS, {"fields": ""}),
+        (SEARCH_JOBS, {"query": ""}),
+        (SEARCH_JOBS, {"query": "x" * 201}),
         (inputs.JobArgs, {}),
         (inputs.JobArgs, {"job_id": "../users"}),
         (inputs.JobArgs, {"job_id": "a?b"}),
@@ -54,8 +47,8 @@ EVERY = [
         (inputs.JobArgs, {"job_id": "a\x00b"}),
         (inputs.JobArgs, {"job_id": "a\u0085b"}),
         (inputs.JobArgs, {"job_id": "x" * 65}),
-        (inputs.JobsArgs, {"contact_id": "a/b"}),
-        (inputs.AttachmentsArgs, {"file_type": "../x"}),
+        (JOBS, {"contact_id": "a/b"}),
+        (FILES, {"file_type": "../x"}),
         (inputs.CalendarArgs, {"sort_by": "date_created"}),
         (inputs.NoArgs, {"anything": 1}),
     ],

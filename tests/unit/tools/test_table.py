@@ -39,7 +39,7 @@ READS = (
     | {f"get_{one}" for one in KINDS}
     | {f"{verb}_{many}" for verb in ("get", "search") for many in LISTS}
 )
-DEFAULT_READS_BYTES_MOST = 30 * 1024
+DEFAULT_READS_BYTES_MOST = 28 * 1024
 """Of the 44 KB that all default tools may take in an agent's context; the rest is for those that write."""
 
 NOW = ManualClock().now()
@@ -327,15 +327,6 @@ async def test_a_user_is_told_by_id_former_ones_too() -> None:
 
     with pytest.raises(RecordNotFound):
         await desk().ask("get_user", user_id="u9")
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.many)
-def test_an_optional_argument_sent_as_null_counts_as_left_out(row: ReadRow) -> None:
-    for model in (list_model(row), search_model(row)):
-        optional = {field.alias or name for name, field in model.model_fields.items() if field.default is None}
-
-        assert model.model_validate(dict.fromkeys(optional)) == model.model_validate({})
-        assert {"from", "max_age_s", "cursor", "fields"} <= optional
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.one_arguments is None], ids=lambda row: row.one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.files import FileContent, FileLink
 from jobnimbus_mcp.crm.writes import Link, Upload
 from jobnimbus_mcp.errors import (
+    BudgetExhausted,
     FeatureDisabled,
     InvalidInput,
     UpstreamError,
@@ -153,18 +155,82 @@ async def test_a_place_that_does_not_take_the_bytes_ends_the_upload_and_says_not
 
 
 @pytest.mark.parametrize(
-    ("failure", "kind"),
+    "failure",
     [
-        (json({}, 500), UpstreamServerError),
-        (UpstreamTimeout("t"), UpstreamTimeout),
-        (WEB_PAGE, UpstreamUnreadable),
-        (json({}, 404), UpstreamNotFound),
+        json({}, 500),
+        UpstreamTimeout("t"),
+        UpstreamUnreachable("u"),
+        WEB_PAGE,
+        json({}, 400),
+        json({}, 401),
+        json({}, 404),
     ],
 )
-async def test_an_upload_is_completed_once(failure: Answer, kind: type[UpstreamError]) -> None:
+async def test_an_upload_is_completed_once_and_may_show_though_that_failed(failure: Answer) -> None:
     world = World(steps(complete=failure))
-    assert await world.outcome(world.upload(file())) is kind
+    with pytest.raises(UpstreamUnreadable, match="has the file's bytes") as caught:
+        await world.run(world.upload(file()))
+    assert caught.value.sent
     assert asked(world) == [START, PUT, COMPLETE]
+
+
+@pytest.mark.parametrize("failure", [UpstreamUnreachable("u").unsent(), json({}, 429)])
+async def test_a_completion_that_was_surely_not_carried_out_is_sent_again(failure: Answer) -> None:
+    world = World(steps(complete=in_turn_of(failure, COMPLETED)))
+    assert await world.run(world.upload(file())) == {"jnid": "f1"}
+    assert asked(world) == [START, PUT, COMPLETE, COMPLETE]
+
+
+async def test_an_upload_whose_bytes_are_stored_may_show_though_no_request_was_left_for_its_end() -> None:
+    world = World(steps(), rate=1)
+    usual = world.sender.answer
+    others: list[asyncio.Future[Any]] = []
+
+    async def crowded(request: Request) -> Answer:
+        if not request.path:
+            others.extend(asyncio.ensure_future(world.load()) for _ in range(6))
+            await world.settle()
+        answer = usual(request)
+        assert isinstance(answer, RawAnswer)
+        return answer
+
+    world.sender.answer = crowded
+    with pytest.raises(UpstreamUnreadable) as caught:
+        await world.run(world.upload(file()))
+    assert isinstance(caught.value.__cause__, BudgetExhausted)
+    assert caught.value.sent
+    assert asked(world) == [START, PUT]
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_an_upload_throttled_at_its_end_until_the_deadline_may_have_been_stored() -> None:
+    world = World(steps(complete=json({}, 429)), max_concurrent=1)
+    upload = asyncio.ensure_future(world.upload(file()))
+    await world.settle()
+    assert asked(world) == [START, PUT, COMPLETE]
+
+    async def never(_: Request) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.sender.answer = never
+    holder = asyncio.ensure_future(world.load(within_s=100))
+    await world.settle()
+    with pytest.raises(UpstreamTimeout) as caught:
+        await world.run(_end_of(upload))
+    assert caught.value.sent
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holder
+
+
+async def test_bytes_that_may_have_gone_out_once_may_be_stored_though_the_last_try_never_began() -> None:
+    world = World(steps(put=in_turn_of(UpstreamTimeout("t"), UpstreamUnreachable("u").unsent())))
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await world.run(world.upload(file()))
+    assert caught.value.sent
 
 
 async def test_a_completion_is_believed_without_a_body() -> None:
@@ -223,6 +289,8 @@ async def test_only_jobnimbus_itself_can_refuse_a_key(refusing: str, at_once: in
 
 async def test_storage_that_fails_does_not_open_the_breaker_of_the_api() -> None:
     world = World(steps(put=RawAnswer(500, {}, b"")), random01=0.0)
+    for _ in range(5):  # so that the uploads begun well would not make up for those that end badly
+        world.breakers["stamford"].failed()
     for _ in range(25):
         assert await world.outcome(world.upload(file())) is UpstreamServerError
     assert world.breakers["stamford"].state is State.CLOSED
@@ -335,6 +403,10 @@ async def test_what_is_no_id_is_not_asked_for() -> None:
     assert await world.outcome(world.content("../jobs")) is InvalidInput
     assert await world.outcome(world.link("a b")) is InvalidInput
     assert world.sender.sent == []
+
+
+async def _end_of(task: asyncio.Future[Any]) -> Any:
+    return await task
 
 
 def in_turn_of(*answers: Answer) -> Callable[[], Answer]:

@@ -366,7 +366,7 @@ async def test_a_file_is_asked_for_whatever_its_type() -> None:
         (lambda: httpx.Response(200, content=b"x" * 10), None, b"x" * 10),
         (lambda: httpx.Response(200, content=b"x" * 11), 11, b""),
         (lambda: httpx.Response(200, stream=Body(b"x" * 5, b"x" * 5)), None, b"x" * 10),
-        (lambda: httpx.Response(200, stream=Body(b"x" * 5, b"x" * 5, b"x" * 5)), 15, b""),
+        (lambda: httpx.Response(200, stream=Body(*[b"x" * 5] * 3, then=AssertionError())), 15, b""),
         (
             lambda: httpx.Response(200, headers={"Content-Length": "99"}, stream=Body(b"x", then=AssertionError())),
             99,

@@ -173,3 +173,12 @@ async def test_people_of_an_issuer_have_limits_of_their_own_and_one_name_in_the_
             tokens = [issuer.token(sub=sub, exp=inside.clock.now() + left) for left in (100, 200)]
             assert [(await ask(web, caller, token)).status_code for token in tokens] == [200, 429]
     assert inside.recorder.counts["rate_limited", (("client", "oauth"),)] == 2
+
+
+@pytest.mark.parametrize("path", ROADS)
+async def test_an_issuer_alone_closes_the_door_as_well(
+    inside: Any, issuer: Issuer, caller: Any, error_of: Any, path: str
+) -> None:
+    async with inside.client(oauth=server_of(inside, issuer), mcp_tokens=(), clients=()) as web:
+        assert error_of(await ask(web, caller, None, path)) == (401, "unauthorized")
+        assert (await ask(web, caller, issuer.token(), path)).status_code == 200
