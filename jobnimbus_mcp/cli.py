@@ -231,10 +231,15 @@ def _place(settings: Settings) -> Place:
     env_file = os.path.abspath(ENV_FILE)
     outside = [host for host in settings.allowed_hosts if not is_loopback(host)]
     return Place(
-        command=shutil.which("jobnimbus-mcp") or os.path.abspath(sys.argv[0]),
+        command=os.path.abspath(_installed() or sys.argv[0]),
         env_file=env_file if os.path.isfile(env_file) else None,
         public=outside[0] if outside else None,
     )
+
+
+def _installed() -> str | None:
+    """This command as it was installed: on the PATH, else beside the Python that runs it."""
+    return shutil.which("jobnimbus-mcp") or shutil.which("jobnimbus-mcp", path=os.path.dirname(sys.executable))
 
 
 def _refuse_open_door(settings: Settings, host: str, *, insecure_loopback: bool) -> None:

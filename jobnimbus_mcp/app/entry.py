@@ -17,7 +17,7 @@ from jobnimbus_mcp.cache.scripts_redis import Scripts
 from jobnimbus_mcp.cache.system_keys import seen_key
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
-from jobnimbus_mcp.doctor import BackgroundFacts, EventFacts, EventsAway, Probes, StoreAway
+from jobnimbus_mcp.doctor import BackgroundFacts, EventFacts, EventsAway, IssuerAway, Probes, StoreAway
 from jobnimbus_mcp.doctor_redis import store_facts, workers_alive
 from jobnimbus_mcp.errors import SettingsError
 from jobnimbus_mcp.events.background_redis import RedisBackground
@@ -25,6 +25,9 @@ from jobnimbus_mcp.events.ports import EventsUnavailable
 from jobnimbus_mcp.events.watermark import loss_hours
 from jobnimbus_mcp.settings import Settings
 from jobnimbus_mcp.telemetry.logging import configure
+from jobnimbus_mcp.web.jwks_http import JwksHttp
+from jobnimbus_mcp.web.keyring import KeysUntold
+from jobnimbus_mcp.web.oauth import keys_of
 
 __all__ = ["doctor_probes", "events_of", "from_environment", "run_stdio", "run_worker"]
 
@@ -134,6 +137,17 @@ async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
             loss=await kept.losses(instance, loss_hours(now)),
         )
 
+    async def issuer() -> int:
+        fetch = JwksHttp(settings.oauth_issuer_url or "", jwks_url=settings.oauth_jwks_url)
+        try:
+            return len({key.kid for key in keys_of(await fetch())})  # an RSA key goes with two algorithms
+        except KeysUntold as untold:
+            raise IssuerAway(str(untold)) from untold
+        except ValueError as unreadable:
+            raise IssuerAway("what it told is no JWK set") from unreadable
+        finally:
+            await fetch.aclose()
+
     async with app.running():
         yield Probes(
             store=lambda instance: store_facts(revealed(settings.store_url_of(instance)) or "", tenant=instance),
@@ -142,6 +156,7 @@ async def doctor_probes(settings: Settings) -> AsyncIterator[Probes]:
             last_webhook_age_s=last_webhook_age_s,
             events=events,
             background=background,
+            issuer=issuer,
         )
 
 

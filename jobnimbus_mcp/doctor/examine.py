@@ -7,6 +7,7 @@ import os
 from urllib.parse import urlsplit
 
 from jobnimbus_mcp.cache.mode import Mode
+from jobnimbus_mcp.doctor.callers import caller_findings
 from jobnimbus_mcp.doctor.changes import background_findings, event_findings, relay_findings
 from jobnimbus_mcp.doctor.facts import (
     PROBE_BOUND_S,
@@ -29,9 +30,10 @@ REDIS_VERSION_MIN = (6, 2)
 
 async def examine(settings: Settings, probes: Probes) -> list[Finding]:
     """All findings, in the order of the settings table; nothing is changed anywhere."""
-    store, keys, webhooks, events, background = await asyncio.gather(
+    store, keys, callers, webhooks, events, background = await asyncio.gather(
         _stores(settings, probes),
         _keys(settings, probes),
+        caller_findings(settings, probes),
         _webhooks(settings, probes),
         event_findings(settings, probes),
         background_findings(settings, probes),
@@ -42,7 +44,7 @@ async def examine(settings: Settings, probes: Probes) -> list[Finding]:
         *_cache(settings),
         _api(settings),
         *keys,
-        *_callers(settings),
+        *callers,
         *webhooks,
         *events,
         *background,
@@ -217,30 +219,6 @@ async def _key(settings: Settings, probes: Probes, instance: str) -> Finding:
         said = f"JobNimbus could not be asked ({why}; {digest}); check JOBNIMBUS_API_BASE_URL and the network."
         return Finding(Level.BAD, subject, said)
     return Finding(Level.OK, subject, f"JobNimbus accepts it; {digest}.")
-
-
-def _callers(settings: Settings) -> list[Finding]:
-    findings = []
-    tokens = {token.get_secret_value() for token in settings.mcp_auth_tokens}
-    if tokens:
-        findings.append(Finding(Level.OK, "callers", f"{len(tokens)} bearer token(s) open /mcp."))
-    elif settings.holds_api_key:
-        said = "`serve` refuses to start, because anybody could read with the server's key. Set MCP_AUTH_TOKENS, or "
-        findings.append(Finding(Level.BAD, "callers", said + "serve on loopback with --insecure-loopback."))
-    else:
-        findings.append(
-            Finding(Level.OK, "callers", "every caller brings a JobNimbus key; MCP_AUTH_TOKENS is not set.")
-        )
-    if settings.admin_token is None:
-        said = "off (503): /metrics, /cache/stats and the rest of the admin routes. Set ADMIN_TOKEN to open them."
-        findings.append(Finding(Level.WARN, "admin", said))
-    elif settings.admin_token.get_secret_value() in tokens:
-        said = "ADMIN_TOKEN is also in MCP_AUTH_TOKENS, so every caller is an administrator; use another."
-        findings.append(Finding(Level.WARN, "admin", said))
-    else:
-        findings.append(Finding(Level.OK, "admin", "open to the bearer of ADMIN_TOKEN."))
-    findings.append(Finding(Level.OK, "hosts", f"answered: {', '.join(settings.allowed_hosts)} (ALLOWED_HOSTS)."))
-    return findings
 
 
 async def _webhooks(settings: Settings, probes: Probes) -> list[Finding]:

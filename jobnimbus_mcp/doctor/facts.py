@@ -16,6 +16,7 @@ __all__ = [
     "EventFacts",
     "EventsAway",
     "Finding",
+    "IssuerAway",
     "Level",
     "Probes",
     "StoreAway",
@@ -98,6 +99,10 @@ class EventsAway(Exception):
     """The event log could not be asked; the message says why, or what is missing, and holds no credential."""
 
 
+class IssuerAway(Exception):
+    """The keys of the issuer of access tokens could not be had; the message says why, without anybody's data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """What doctor asks of the running parts. All of them only look.
@@ -106,7 +111,8 @@ class Probes:
     accepts the server's own key, raises a ProjectError when it does not or could not say. `digest(instance)`: of that
     key's partition. `last_webhook_age_s(instance)`: seconds since the last delivery, None when none is known of.
     `events(instance)`: raises EventsAway; not asked where events are in a server's memory. `background(instance)`:
-    raises a ProjectError; not asked on the embedded store.
+    raises a ProjectError; not asked on the embedded store. `issuer()`: how many keys of OAUTH_ISSUER_URL tokens may be
+    signed with, raises IssuerAway; not asked without one.
     """
 
     store: Callable[[str], Awaitable[StoreFacts]]
@@ -115,6 +121,7 @@ class Probes:
     last_webhook_age_s: Callable[[str], Awaitable[float | None]]
     events: Callable[[str], Awaitable[EventFacts]]
     background: Callable[[str], Awaitable[BackgroundFacts]]
+    issuer: Callable[[], Awaitable[int]]
 
 
 def ago(age_s: float) -> str:

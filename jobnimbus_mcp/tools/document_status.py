@@ -21,7 +21,7 @@ __all__ = ["OBSERVED", "document_status"]
 OBSERVED: Mapping[Entity, Mapping[str, int]] = MappingProxyType(
     {
         Entity.ESTIMATES: {"Draft": 1, "Sent": 2, "Viewed": 3, "Approved": 4, "Invoiced": 5, "Declined": 6},
-        Entity.INVOICES: {"Draft": 1, "Open": 2, "Closed": 4},
+        Entity.INVOICES: {"Draft": 1, "Open": 2, "Sent": 3, "Closed": 4},
         Entity.MATERIALORDERS: {"Draft": 0},
     }
 )

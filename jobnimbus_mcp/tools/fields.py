@@ -18,7 +18,7 @@ SUMMARY: Mapping[Entity, tuple[str, ...]] = MappingProxyType(
         Entity.CONTACTS: (*_PERSON, "company", "mobile_phone", "email"),
         Entity.ESTIMATES: ("jnid", "number", "status_name", "total", "date_estimate"),
         Entity.ACTIVITIES: ("jnid", "record_type_name", "note", "date_created"),
-        Entity.TASKS: ("jnid", "title", "record_type_name", "is_completed", "date_start"),
+        Entity.TASKS: ("jnid", "title", "record_type_name", "is_completed", "date_start", "date_end"),
         Entity.ATTACHMENTS: ("jnid", "filename", "record_type_name", "size", "date_created"),
         Entity.USERS: ("id", "first_name", "last_name"),
         Entity.CALENDAR: ("jnid", "type", "title", "name", "date_start", "date_end"),
@@ -60,7 +60,7 @@ COMPACT: Mapping[Entity, tuple[str, ...]] = MappingProxyType(
         ),
         Entity.TASKS: (
             *("jnid", "title", "description", "record_type_name", "is_completed"),
-            *("date_start", "owners", "related"),
+            *("date_start", "date_end", "owners", "related"),
         ),
         Entity.ATTACHMENTS: (
             *("jnid", "filename", "content_type", "size", "description", "record_type_name"),

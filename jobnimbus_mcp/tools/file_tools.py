@@ -166,7 +166,7 @@ async def _upload(ctx: ToolContext, args: UploadArgs) -> dict[str, Any]:
         is_private=args.is_private,
     )
     result = await writer_of(ctx).upload(upload, ctx.caller, ctx.call, idempotency_key=args.idempotency_key)
-    return answered(ctx, result)
+    return await answered(ctx, result)
 
 
 def _content_of(args: UploadArgs) -> bytes | None:

@@ -7,21 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 __all__ = [
-    "ActivitiesArgs",
-    "AttachmentsArgs",
     "CalendarArgs",
-    "ContactsArgs",
-    "EstimatesArgs",
     "JobArgs",
-    "JobsArgs",
     "ListArgs",
     "NoArgs",
     "ReadingArgs",
-    "SearchContactsArgs",
-    "SearchJobsArgs",
     "SortedListArgs",
-    "TasksArgs",
-    "UsersArgs",
     "Verbosity",
     "schema_of",
 ]
@@ -123,91 +114,10 @@ CreatedTo = Annotated[Day | None, Field(description="Created until, inclusive")]
 UpdatedSince = Annotated[Day | None, Field(description="Changed from")]
 
 
-class JobsArgs(SortedListArgs):
-    """get_jobs"""
-
-    status: Status = None
-    record_type: RecordType = None
-    sales_rep: SalesRep = None
-    owner_id: OwnerId = None
-    contact_id: ContactId = None
-    date_from: CreatedFrom = None
-    date_to: CreatedTo = None
-    updated_since: UpdatedSince = None
-    scheduled_from: Annotated[Day | None, Field(description="Starts from")] = None
-    scheduled_to: Annotated[Day | None, Field(description="Starts until")] = None
-    has_schedule: Annotated[Truth | None, Field(description="Has a start date")] = None
-    is_archived: Annotated[Truth | None, Field(description="Archived")] = None
-
-
-class SearchJobsArgs(JobsArgs):
-    """search_jobs"""
-
-    query: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=200,
-            description="Words that must all occur in the job's name, number, address or description.",
-        ),
-    ] = None
-
-
 class JobArgs(ReadingArgs):
     """get_job"""
 
     job_id: JobId
-
-
-class ContactsArgs(SortedListArgs):
-    """get_contacts"""
-
-    status: Status = None
-    record_type: RecordType = None
-    sales_rep: SalesRep = None
-    owner_id: OwnerId = None
-    date_from: CreatedFrom = None
-    date_to: CreatedTo = None
-    updated_since: UpdatedSince = None
-
-
-class SearchContactsArgs(ContactsArgs):
-    """search_contacts"""
-
-    query: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=200,
-            description="Words that must all occur in name, company or e-mail, or a phone number in any format.",
-        ),
-    ] = None
-
-
-class EstimatesArgs(SortedListArgs):
-    """get_estimates"""
-
-    job_id: OfJob = None
-    contact_id: ContactId = None
-    status: Annotated[Name | None, Field(description="Draft, Sent, Viewed, Approved, Invoiced or Declined.")] = None
-    date_from: CreatedFrom = None
-    date_to: CreatedTo = None
-    sent_from: Annotated[Day | None, Field(description="Sent for signature on or after.")] = None
-    sent_to: Annotated[Day | None, Field(description="Sent for signature on or before.")] = None
-    approved_from: Annotated[Day | None, Field(description="Signed or approved on or after.")] = None
-    approved_to: Annotated[Day | None, Field(description="Signed or approved on or before.")] = None
-
-
-class ActivitiesArgs(SortedListArgs):
-    """get_activities"""
-
-    job_id: OfJob = None
-    contact_id: ContactId = None
-    related_to: RelatedTo = None
-    activity_type: Annotated[Name | None, Field(description="Note, Phone Call, Email, Status Changed, ...")] = None
-    created_by: Annotated[Name | None, Field(description="Author: full name, e-mail or user id.")] = None
-    date_from: CreatedFrom = None
-    date_to: CreatedTo = None
 
 
 class CalendarArgs(ListArgs):
@@ -216,50 +126,6 @@ class CalendarArgs(ListArgs):
     date_from: Annotated[Day | None, Field(description="First day; default today.")] = None
     date_to: Annotated[Day | None, Field(description="Last day, included; default 30 days after the first.")] = None
     owner_id: OwnerId = None
-
-
-class TasksArgs(SortedListArgs):
-    """get_tasks"""
-
-    job_id: OfJob = None
-    contact_id: ContactId = None
-    related_to: RelatedTo = None
-    owner_id: OwnerId = None
-    is_completed: Annotated[Truth | None, Field(description="true: only done ones; false: only open ones.")] = None
-    overdue: Annotated[
-        Truth | None, Field(description="true: only open tasks whose end (or else start) is past; false: none of them.")
-    ] = None
-    priority: Annotated[
-        Annotated[Whole, Field(ge=0, le=5)] | None,
-        Field(description="0 is none."),
-    ] = None
-    record_type: Annotated[Name | None, Field(description="Task type name, e.g. Phone Call.")] = None
-    date_from: CreatedFrom = None
-    date_to: CreatedTo = None
-
-
-class UsersArgs(SortedListArgs):
-    """get_users: users have no dates, so any order is JobNimbus's own."""
-
-    active_only: Annotated[Truth, Field(description="false: former users too.")] = True
-
-
-class AttachmentsArgs(SortedListArgs):
-    """get_attachments"""
-
-    size: Annotated[Whole, Field(ge=1, le=500)] = 100
-    job_id: OfJob = None
-    contact_id: ContactId = None
-    related_to: RelatedTo = None
-    file_type: Annotated[
-        str | None,
-        Field(
-            pattern=r"^\.?[A-Za-z0-9]{1,10}$|^[A-Za-z][A-Za-z0-9.+-]{0,39}/([A-Za-z0-9][A-Za-z0-9.+-]{0,79}|\*)$",
-            description="Extension (pdf, jpg) or MIME type (image/jpeg, image/*).",
-        ),
-    ] = None
-    date_from: CreatedFrom = None
-    date_to: CreatedTo = None
 
 
 _UNTOLD = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems"})

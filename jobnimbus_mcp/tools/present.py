@@ -21,7 +21,7 @@ __all__ = ["PEOPLE", "date_labels", "has_labels", "is_money", "readable", "witho
 PEOPLE = ("owners", "subcontractors")
 """Lists of `{"id"}` to which JobNimbus adds no names. Source: JobNimbus API documentation, links."""
 
-_LINK = ("id", "type", "name", "number")
+_LINK = ("id", "type", "name")
 """Of a linked record, what tells which it is."""
 
 _TEXTS = frozenset({"note", "description", "internal_note", "customer_note", "terms"})
@@ -88,7 +88,7 @@ def readable(
 ) -> dict[str, Any]:
     """A new object without what is not set. Zero money and `false` stay: they say something.
 
-    `people`: user id -> name. `brief_links`: of linked records only id, type, name and number, and each once: what
+    `people`: user id -> name. `brief_links`: of linked records only id, type and name, and each once: what
     `primary` says, `related` does not repeat. `dated`: fields that hold dates though their names do not say so.
     """
     if brief_links and "related" in row and "primary" in row:

@@ -121,10 +121,14 @@ class Toolbox:
         """The tool that is meant and its arguments: use_tool names another one.
 
         Raises:
-            InvalidInput: use_tool without a name, with arguments that are no object, or of itself.
+            InvalidInput: use_tool without a name, with arguments that are no object or beside it, or of itself.
         """
         if name != USE_TOOL:
             return name, arguments
+        if beside := sorted(set(arguments) - {"name", "arguments"}):
+            # left out silently, a filter would make a list of everything
+            first = beside[0][:60]
+            raise InvalidInput(f"{first!r} belongs into arguments: {{'name': ..., 'arguments': ...}}.", field=first)
         meant, given = arguments.get("name"), arguments.get("arguments", {})
         if not isinstance(meant, str) or meant == USE_TOOL:
             raise InvalidInput("name must be the name of a tool, as find_tools tells it.", field="name")

@@ -50,7 +50,7 @@ def create_handler(entity: Entity, arguments: Sequence[Argument], links: Sequenc
             result = await writer_of(ctx).write(write, ctx.caller, ctx.call, idempotency_key=key)
         except DuplicateRecord as duplicate:
             raise await _named(ctx, entity, write, duplicate) from duplicate
-        return answered(ctx, result)
+        return await answered(ctx, result)
 
     return create
 
@@ -60,7 +60,7 @@ def update_handler(entity: Entity, id_name: str, arguments: Sequence[Argument], 
 
     async def update(ctx: ToolContext, args: BaseModel) -> dict[str, Any]:
         write = await revised(ctx, entity, getattr(args, id_name), args, arguments, links)
-        return answered(ctx, await writer_of(ctx).write(write, ctx.caller, ctx.call))
+        return await answered(ctx, await writer_of(ctx).write(write, ctx.caller, ctx.call))
 
     return update
 
@@ -75,7 +75,7 @@ def delete_handler(entity: Entity, id_name: str, called: str) -> Handler:
         named = f"{called} {title!r} ({jnid})" if title else f"{called} {jnid}"
         ctx.confirm(getattr(args, "confirm", False), f"Delete the {named} in JobNimbus?")
         write = Write(entity, Action.DELETED, jnid)
-        return answered(ctx, await writer_of(ctx).write(write, ctx.caller, ctx.call))
+        return await answered(ctx, await writer_of(ctx).write(write, ctx.caller, ctx.call))
 
     return delete
 
@@ -130,14 +130,15 @@ async def revised(
     return Write(entity, Action.UPDATED, jnid, fields, linked)
 
 
-def answered(ctx: ToolContext, result: WriteResult) -> dict[str, Any]:
+async def answered(ctx: ToolContext, result: WriteResult) -> dict[str, Any]:
     """`{"done", "jnid", "record", "changed": {field: [before, after]}}`, the record as compact answers show it."""
     done = _DONE[result.action] if result.changed or result.action is not Action.UPDATED else "unchanged"
     answer: dict[str, Any] = {"done": done}
     if result.jnid:
         answer["jnid"] = result.jnid
     if result.action is not Action.DELETED and result.record:
-        answer["record"], omitted = fit_one(result.record, Projection(result.entity), ctx.answer_max_bytes // 2)
+        projection = await ctx.people.named(ctx, Projection(result.entity), (result.record,))
+        answer["record"], omitted = fit_one(result.record, projection, ctx.answer_max_bytes // 2)
         if omitted:
             answer["note"] = f"not shown: {', '.join(omitted)[:_SHOWN_OF_A_VALUE]}"
     if result.before is not None and result.changed and result.action is Action.UPDATED:

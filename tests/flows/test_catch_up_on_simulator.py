@@ -391,7 +391,7 @@ async def test_the_background_leaves_the_budget_to_callers(start: OpenServer) ->
         await server.pass_time(8, step_s=0.25)
         assert polling.done()
         assert polling.result() is not None
-        assert server.sim.calls == 7
+        assert server.sim.calls == 12
 
 
 async def test_a_round_for_which_callers_leave_no_room_is_given_up(start: OpenServer) -> None:
@@ -432,4 +432,4 @@ async def test_a_round_without_changes_is_one_request_a_kind(server: Server) -> 
     before = server.sim.calls
     server.clock.advance(INTERVAL_S)
     await server.catch_up.poll(ACCOUNT)
-    assert server.sim.calls - before == 7
+    assert server.sim.calls - before == 12

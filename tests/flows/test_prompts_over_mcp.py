@@ -287,10 +287,16 @@ async def test_what_cannot_be_completed_is_refused_and_what_may_not_be_read_is_n
         assert (error.code, error.data["code"]) == (INVALID_REQUEST, "upstream_unauthorized")
 
 
-async def test_prompts_and_completions_leave_no_answers_of_another_size_behind(world: Any, agent: Any) -> None:
-    small = replace(world.app.toolbox, answer_max_bytes=6_000)
+async def test_the_parts_of_a_prompt_share_one_answers_budget_and_leave_nothing_cut_behind(
+    world: Any, agent: Any
+) -> None:
+    most = 2_400
+    small = replace(world.app.toolbox, answer_max_bytes=most)
     who = world.app.identities.identify(world.sim.keys["stamford"][0], "stamford")
     made = await Prompts(small).get("overdue_followups", {}, who, Call.begin(world.clock, "r"))
-    assert data(made.messages[1])["returned"] < data(made.messages[1])["count"]
-    whole = await agent.ask("get_tasks", overdue=True, sort_by="date_start", order="asc", size=50)
-    assert whole.data["returned"] > data(made.messages[1])["returned"]
+    parts = made.messages[1:]
+    assert most // 2 < sum(len(part.partition("\n")[2].encode()) for part in parts) <= most
+    assert all(data(part)["returned"] < data(part)["count"] for part in parts)
+    asked = json.loads(parts[1].partition(" answers ")[2].partition(" (as of ")[0])
+    whole = await agent.ask("get_estimates", **asked)
+    assert whole.data["returned"] > data(parts[1])["returned"]

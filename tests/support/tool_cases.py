@@ -104,7 +104,8 @@ Good = Callable[[Place, str], Json]
 class Case:
     """`asks`: the call asks JobNimbus something. `empty`: arguments with which a list has no rows, None where it always
     has some. `kind`: the simulated account's name of what is read or written. `id_argument`: "" where none is taken.
-    `unknown`: other arguments that can name a record which is not there."""
+    `unknown`: other arguments that can name a record which is not there, each alone. `singly`: what goes wrong is told
+    of each row, not of the call."""
 
     tool: str
     good: Good
@@ -112,6 +113,8 @@ class Case:
     kind: str = ""
     id_argument: str = ""
     unknown: tuple[str, ...] = ()
+    only_key: bool = False
+    singly: bool = False
     empty: Json | None = None
 
 
@@ -370,7 +373,8 @@ WRITES: tuple[Write, ...] = (
     ),
 )
 
-OTHERS: tuple[Case, ...] = (
+READS: tuple[Case, ...] = (
+    *(case for one in KINDS for case in _readers(one)),
     # an account has people, whatever is asked
     Case(tool="get_users", kind="users", good=lambda place, new: {"size": 5}),
     Case(
@@ -393,15 +397,24 @@ OTHERS: tuple[Case, ...] = (
     ),
     Case(tool="get_units", good=lambda place, new: {}),
     Case(tool="get_settings", good=lambda place, new: {"part": "workflows"}),
-    Case(tool="get_webhooks", good=lambda place, new: {}),
+    Case(tool="get_webhooks", good=lambda place, new: {}, only_key=True),
     Case(
         tool="get_attachment_content",
         kind="files",
         good=lambda place, new: {"attachment_id": place.text_file(), "format": "text"},
         id_argument="attachment_id",
     ),
+    Case(tool="find_tools", good=lambda place, new: {"query": "add a note to a job"}, asks=False),
+    Case(
+        tool="use_tool",
+        good=lambda place, new: {"name": "get_product", "arguments": {"product_id": place.ids("products")[4]}},
+    ),
+)
+
+BULK: tuple[Case, ...] = (
     Case(
         tool="bulk_create_records",
+        singly=True,
         good=lambda place, new: {
             "kind": "task",
             "records": [{"title": f"{new} {n}", "date_start": "2026-12-01", "job_id": place.job} for n in (1, 2)],
@@ -410,6 +423,7 @@ OTHERS: tuple[Case, ...] = (
     ),
     Case(
         tool="bulk_update_records",
+        singly=True,
         good=lambda place, new: {
             "kind": "task",
             "records": [{"task_id": place.mine("tasks"), "description": new}],
@@ -418,18 +432,13 @@ OTHERS: tuple[Case, ...] = (
     ),
     # of the run that the first of them made
     Case(tool="resume_bulk_run", good=lambda place, new: {"bulk_id": f"run-{new}"}, asks=False),
-    Case(tool="find_tools", good=lambda place, new: {"query": "add a note to a job"}, asks=False),
-    Case(
-        tool="use_tool",
-        good=lambda place, new: {"name": "get_product", "arguments": {"product_id": place.ids("products")[4]}},
-    ),
 )
 
 WITH_IDS: Mapping[str, str] = {
     f"{verb}_{one.one}": one.id_argument for one in KINDS for verb in ("get", "update", "delete")
 }
 
-CASES: tuple[Case, ...] = (*(case for one in KINDS for case in _readers(one)), *WRITES, *OTHERS)
+CASES: tuple[Case, ...] = (*READS, *WRITES, *BULK)
 BY_TOOL: Mapping[str, Case] = {case.tool: case for case in CASES}
 
 

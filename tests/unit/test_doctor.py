@@ -14,6 +14,7 @@ from jobnimbus_mcp.doctor import (
     EventFacts,
     EventsAway,
     Finding,
+    IssuerAway,
     Level,
     Probes,
     StoreAway,
@@ -51,6 +52,7 @@ def probes(
     webhook_age_s: float | Exception | None = 30,
     events: EventFacts | Exception = CALM,
     background: BackgroundFacts | Exception = POLLED,
+    issuer_keys: int | Exception = 2,
 ) -> Probes:
     async def ask_store(_instance: str) -> StoreFacts:
         if isinstance(store, Exception):
@@ -76,6 +78,11 @@ def probes(
             raise background
         return background
 
+    async def ask_issuer() -> int:
+        if isinstance(issuer_keys, Exception):
+            raise issuer_keys
+        return issuer_keys
+
     return Probes(
         store=ask_store,
         check_key=check_key,
@@ -83,6 +90,7 @@ def probes(
         last_webhook_age_s=last_webhook_age_s,
         events=ask_events,
         background=ask_background,
+        issuer=ask_issuer,
     )
 
 
@@ -143,6 +151,143 @@ async def test_what_is_wrong_is_told_with_what_to_change(
 ) -> None:
     told = await finding(FULL | env, subject, asked)
     assert (told.level, said in told.sentence) == (level, True), told
+
+
+OTHER_TOKEN = "t0ken-of-somebody-0002"
+CLIENTS = (
+    '[{"name": "ana", "token": "%s", "read_only": true, "requests_per_minute": 60},'
+    ' {"name": "zap", "token": "t0ken-of-another-0003", "instances": ["default"], "toolsets": ["work", "crm"],'
+    ' "tools": ["get_users"], "requests_per_minute": 0},'
+    ' {"name": "ops", "token": "t0ken-of-the-third-04"}]'
+) % OTHER_TOKEN
+NAMED = {"MCP_AUTH_TOKENS": "", "MCP_CLIENTS": CLIENTS}
+OAUTH = {
+    "MCP_AUTH_TOKENS": "",
+    "OAUTH_ISSUER_URL": "https://issuer.example.com",
+    "OAUTH_RESOURCE_URL": "https://mcp.example.com/mcp",
+    "ALLOWED_HOSTS": "mcp.example.com",
+}
+
+
+@pytest.mark.parametrize(
+    ("env", "asked", "subject", "level", "sentence"),
+    [
+        ({"MCP_AUTH_TOKENS": f"{TOKEN},{OTHER_TOKEN}"}, probes(), "callers", Level.OK, "2 bearer token(s) open /mcp."),
+        (
+            NAMED,
+            probes(),
+            "clients",
+            Level.OK,
+            "3 in MCP_CLIENTS: ana (read-only; 60 requests a minute), zap (accounts default; toolsets crm+work; tools "
+            "get_users; no limit of requests), ops.",
+        ),
+        (
+            NAMED | {"ADMIN_TOKEN": OTHER_TOKEN},
+            probes(),
+            "admin",
+            Level.WARN,
+            "ADMIN_TOKEN is also the token of ana in MCP_CLIENTS, who is an administrator so; use another.",
+        ),
+        (
+            OAUTH,
+            probes(issuer_keys=3),
+            "oauth",
+            Level.OK,
+            "access tokens of https://issuer.example.com for https://mcp.example.com/mcp open /mcp; it tells 3 key(s).",
+        ),
+        (
+            OAUTH,
+            probes(issuer_keys=IssuerAway("status 503")),
+            "oauth",
+            Level.BAD,
+            "the keys of https://issuer.example.com cannot be had (status 503), so no access token opens anything; "
+            "start it, or correct OAUTH_ISSUER_URL or OAUTH_JWKS_URL.",
+        ),
+        (
+            OAUTH,
+            probes(issuer_keys=TimeoutError()),
+            "oauth",
+            Level.BAD,
+            "the keys of https://issuer.example.com cannot be had (no answer in time), so no access token opens "
+            "anything; start it, or correct OAUTH_ISSUER_URL or OAUTH_JWKS_URL.",
+        ),
+        (
+            OAUTH,
+            probes(issuer_keys=0),
+            "oauth",
+            Level.BAD,
+            "https://issuer.example.com tells no key that tokens may be signed with here (RS256, PS256, ES256 or "
+            "EdDSA).",
+        ),
+        ({}, probes(), "writes", Level.OK, "on; MCP_READ_ONLY=true takes them away."),
+        (
+            NAMED | OAUTH,
+            probes(),
+            "writes",
+            Level.OK,
+            "on to all but 1 client(s) of MCP_CLIENTS and access tokens without jobnimbus:write; MCP_READ_ONLY=true "
+            "takes them away.",
+        ),
+        (
+            {"MCP_READ_ONLY": "true"},
+            probes(),
+            "writes",
+            Level.OK,
+            "off by MCP_READ_ONLY: nobody changes JobNimbus through this server.",
+        ),
+        (
+            {"MCP_TOOLSETS": "sales,crm"},
+            probes(),
+            "toolsets",
+            Level.OK,
+            "tools/list shows crm+sales (MCP_TOOLSETS); find_tools and use_tool lead to the others.",
+        ),
+        ({"MCP_TOOLSETS": "all"}, probes(), "toolsets", Level.OK, "tools/list shows every tool (MCP_TOOLSETS)."),
+        (
+            {"CALLER_MAX_REQUESTS_PER_MINUTE": "120"},
+            probes(),
+            "calls per caller",
+            Level.OK,
+            "at most 120 a minute (CALLER_MAX_REQUESTS_PER_MINUTE), then 429.",
+        ),
+        ({}, probes(), "calls per caller", Level.OK, "no limit; CALLER_MAX_REQUESTS_PER_MINUTE sets one."),
+        *(
+            (
+                env,
+                probes(),
+                "calls per caller",
+                Level.WARN,
+                "no limit, so one of several callers can use up an account's request budget. Set "
+                "CALLER_MAX_REQUESTS_PER_MINUTE.",
+            )
+            for env in (OAUTH, {"MCP_CLIENTS": CLIENTS}, {"MCP_AUTH_TOKENS": f"{TOKEN},{OTHER_TOKEN}"})
+        ),
+    ],
+)
+async def test_who_may_call_is_told_and_no_token(
+    env: dict[str, str], asked: Probes, subject: str, level: Level, sentence: str
+) -> None:
+    assert await finding(FULL | env, subject, asked) == Finding(level, subject, sentence)
+
+
+@pytest.mark.parametrize("door", [NAMED, OAUTH])
+async def test_a_server_with_a_door_of_any_kind_is_not_said_to_refuse_to_start(door: dict[str, str]) -> None:
+    settings = Settings.from_env(FULL | door)
+    findings = await examine(settings, probes())
+    assert {one.level for one in findings if one.subject == "callers"} == set()
+    assert not [one for one in findings if "refuses to start" in one.sentence]
+
+
+async def test_of_many_clients_the_first_ten_are_named() -> None:
+    many = ",".join(f'{{"name": "c{number}", "token": "t0ken-of-many-{number:06}"}}' for number in range(13))
+    told = await finding(FULL | {"MCP_CLIENTS": f"[{many}]"}, "clients", probes())
+    named = ", ".join(f"c{number}" for number in range(10))
+    assert told.sentence == f"13 in MCP_CLIENTS: {named}, and 3 more."
+
+
+async def test_an_issuer_is_not_asked_where_there_is_none() -> None:
+    findings = await examine(Settings.from_env(FULL), probes(issuer_keys=AssertionError("asked")))
+    assert not [one for one in findings if one.subject == "oauth"]
 
 
 POSTGRES = {"EVENTS_TRANSPORT": "postgres", "DATABASE_URL": "postgresql://u:pa55word-of-pg@db/events"}
@@ -358,7 +503,8 @@ async def test_a_weaker_promise_is_told_as_what_it_is(env: dict[str, str], said:
 
 
 async def test_no_finding_holds_a_secret() -> None:
-    settings = Settings.from_env(FULL | POSTGRES | RELAYED)
+    settings = Settings.from_env(FULL | POSTGRES | RELAYED | {"MCP_CLIENTS": CLIENTS})
+    assert OTHER_TOKEN in settings.secret_values()
     for asked in (probes(), probes(StoreAway("x"), key=UpstreamTimeout("x"), events=EventsAway("x"))):
         told = repr(await examine(settings, asked))
         assert not [secret for secret in settings.secret_values() if secret in told]

@@ -32,6 +32,9 @@ async def test_the_way_to_the_store_is_told(facts: StoreFacts, said: str) -> Non
     async def nothing(_instance: str) -> BackgroundFacts:
         return BackgroundFacts(now=0.0, polled_at=None, swept_at=None, loss=Loss(0, 0))
 
+    async def no_issuer() -> int:
+        raise AssertionError("there is none to be asked")
+
     probes = Probes(
         store=store,
         check_key=never,
@@ -39,6 +42,7 @@ async def test_the_way_to_the_store_is_told(facts: StoreFacts, said: str) -> Non
         last_webhook_age_s=never,
         events=no_events,
         background=nothing,
+        issuer=no_issuer,
     )
     findings = await examine(Settings.from_env({"REDIS_URL": "redis://cache"}), probes)
     assert [one.level for one in findings if said in one.sentence] == [Level.OK]

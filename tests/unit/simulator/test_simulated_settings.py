@@ -69,14 +69,14 @@ async def test_what_is_added_is_in_the_settings_once(
 
 async def test_a_status_is_added_to_its_workflow_with_an_id_of_its_own(api: httpx.AsyncClient) -> None:
     before = (await api.get("/account/settings")).json()["workflows"]
-    taken = {status["id"] for workflow in before for status in workflow["status"]}
+    highest = max(status["id"] for workflow in before for status in workflow["status"])
 
     made = (await api.post("/account/workflow/24/status", json={"name": "On Hold", "is_closed": True})).json()
     again = (await api.post("/account/workflow/24/status", json={"name": "on hold"})).json()
     after = (await api.get("/account/settings")).json()["workflows"]
 
     assert (made["name"], made["is_lead"], made["is_closed"], made["order"]) == ("On Hold", False, True, 9)
-    assert made["id"] not in taken
+    assert made["id"] == highest + 1
     assert again == made
     roofing = next(workflow for workflow in after if workflow["id"] == 24)
     assert roofing["status"][-1] == made
