@@ -249,8 +249,8 @@ def _refuse_open_door(settings: Settings, host: str, *, insecure_loopback: bool)
         raise SettingsError("--insecure-loopback goes with a loopback host only, such as --host 127.0.0.1")
     if settings.holds_api_key and not settings.has_doors and not insecure_loopback:
         raise SettingsError(
-            "MCP_AUTH_TOKENS (or MCP_CLIENTS, or OAUTH_ISSUER_URL): needed, because the server holds a JobNimbus key that anybody could read with otherwise; "
-            "set it, or try it on this machine with --insecure-loopback"
+            "MCP_AUTH_TOKENS: needed (or MCP_CLIENTS, or OAUTH_ISSUER_URL), because the server holds a JobNimbus key "
+            "that anybody could read with otherwise; set it, or try it on this machine with --insecure-loopback"
         )
 
 

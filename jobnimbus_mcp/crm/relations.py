@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from jobnimbus_mcp.crm.catalog import facts_of
 from jobnimbus_mcp.crm.entities import Action, Change, Entity
 from jobnimbus_mcp.crm.reads import Read, Shape
 
@@ -164,10 +165,10 @@ def floors_of_change(change: Change) -> dict[str, int]:
 
 
 def floors_of_read(read: Read) -> tuple[str, ...]:
-    """The floors whose recent change makes a list or a search worth little for a while; none for a single record,
-    which does not come from the index."""
+    """The floors whose recent change makes an answer out of the index worth little for a while: of a list or a search,
+    and of a single record that JobNimbus shows nowhere but in its lists. Any other record does not come from there."""
     if read.shape is Shape.RECORD:
-        return ()
+        return () if facts_of(read.entity).has_detail else (record_floor(read.entity, read.record_id),)
     return (read.entity.value, *(f"{read.entity}@{parent}" for parent in sorted(read.scope)))
 
 

@@ -41,6 +41,7 @@ from jobnimbus_mcp.tools.completions import Completions
 from jobnimbus_mcp.tools.extras_mcp import Extras
 from jobnimbus_mcp.tools.listening_mcp import Listening
 from jobnimbus_mcp.tools.offers_mcp import CACHE_META, Offers
+from jobnimbus_mcp.tools.prompt_table import PROMPTS
 from jobnimbus_mcp.tools.prompts import Prompts
 from jobnimbus_mcp.tools.refusals_mcp import failed
 from jobnimbus_mcp.tools.requests_mcp import LISTS_TTL_MS, LONG_CALL_S, Calls, Ctx, progress_of, proof_of, scope_of
@@ -102,7 +103,7 @@ class McpFace:
         self._tools = {spec.name: Tool.model_validate(spec.listing) for spec in toolbox.specs}
         resources = Resources(toolbox, identities)
         self._watches = Watches(resources, clock, toolbox.log, recheck_s=recheck_s)
-        self._offers = Offers(resources, Prompts(toolbox), Completions(toolbox), identities, self._calls)
+        self._offers = Offers(resources, Prompts(toolbox, PROMPTS), Completions(toolbox), identities, self._calls)
         self.listening = Listening(self._watches, self._calls)
         self.server = self._built(version)
 

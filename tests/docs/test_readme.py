@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 import typer.main
+
+from jobnimbus_mcp.gateway.access import Access
+from jobnimbus_mcp.tools.spec import ToolSpec
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -16,6 +20,22 @@ DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "CHANGELO
 
 
 JSON_BLOCKS = re.findall(r"```json\n(.*?)```", README, re.S)
+TEXT_BLOCKS = re.findall(r"```text\n(.*?)```", README, re.S)
+
+
+def section(heading: str) -> str:
+    """What is under a heading, those below it included."""
+    level = heading.partition(" ")[0]
+    return README.split(f"\n{heading}\n", 1)[1].split(f"\n{level} ", 1)[0].split("\n## ", 1)[0]
+
+
+@cache
+def tools_there_are() -> Sequence[ToolSpec]:
+    """Those of a server with nothing set."""
+    from jobnimbus_mcp.app import Overrides, build
+    from jobnimbus_mcp.settings import Settings
+
+    return build(Settings.from_env({}), Overrides(background=False)).toolbox.specs
 
 
 def routes_in_the_table() -> set[str]:
@@ -70,12 +90,32 @@ def test_every_route_named_exists_and_every_route_is_named() -> None:
 
 
 def test_the_tools_named_are_the_tools_there_are() -> None:
-    from jobnimbus_mcp.tools.registry import read_tools
+    verbs = "get|search|create|update|delete|bulk_create|bulk_update|resume|find|use"
+    assert set(re.findall(rf"`((?:{verbs})_[a-z_]+)`", README)) == {spec.name for spec in tools_there_are()}
 
-    async def unused(*_: object) -> None: ...
 
-    there = {spec.name for spec in read_tools(unused)}
-    assert set(re.findall(r"`((?:get|search)_[a-z_]+)`", README)) == there
+def test_the_table_of_tools_tells_each_one_s_toolset_and_whether_it_is_listed() -> None:
+    told = [
+        (name, "meta" if toolset == "every" else toolset.strip("`"), column == 0)
+        for toolset, *cells in re.findall(r"^\| (every|`[a-z]+`) \| (.*?) \| (.*?) \|$", section("### Tools"), re.M)
+        for column, cell in enumerate(cells)
+        for name in re.findall(r"`(\w+)`", cell)
+    ]
+    assert sorted(told) == sorted((spec.name, spec.toolset, spec.default) for spec in tools_there_are())
+    assert f"A list of {len(told)} tools" in README
+
+
+def test_the_prompts_and_kinds_of_record_named_are_those_there_are() -> None:
+    from jobnimbus_mcp.gateway.resources import LISTS_BY, RESOURCE_KINDS
+    from jobnimbus_mcp.tools.prompt_table import PROMPTS
+
+    told = section("### Resources and prompts")
+    assert re.findall(r"^\| `(\w+)` \|", told, re.M) == [prompt.name for prompt in PROMPTS]
+    assert f"one record in full: {', '.join(kind.value for kind in RESOURCE_KINDS)} |" in told
+    assert {kind.value: words for kind, words in LISTS_BY.items()} == {
+        "jobs": ("status", "owner", "tag"),
+        "contacts": ("status", "tag"),
+    }
 
 
 def test_every_metric_named_exists() -> None:
@@ -89,14 +129,49 @@ def test_every_metric_named_exists() -> None:
 def test_the_relays_example_is_understood() -> None:
     from jobnimbus_mcp.consumers.relay_targets import parse_targets
 
-    (example,) = (block for block in JSON_BLOCKS if block.startswith("["))
+    (example,) = (block for block in JSON_BLOCKS if block.startswith("[") and "url" in block)
     (target,) = parse_targets(example, secret="s" * 16, allow_private=False, instances=("stamford",))
     assert target.name == "n8n"
 
 
-@pytest.mark.parametrize("block", [block for block in JSON_BLOCKS if block.startswith("{")])
-def test_client_configurations_are_json_with_one_server(block: str) -> None:
-    assert list(json.loads(block)["mcpServers"]) == ["jobnimbus"]
+def test_the_clients_example_is_understood_in_one_line_of_a_settings_file(tmp_path: Path) -> None:
+    from jobnimbus_mcp.settings import Settings
+
+    (example,) = (block for block in JSON_BLOCKS if block.startswith("[") and "token" in block)
+    line = "".join(example.splitlines())
+    (tmp_path / ".env").write_text(f"JOBNIMBUS_INSTANCES=stamford,guilford\nMCP_CLIENTS={line}\n")
+    ana, office, board = (client.access for client in Settings.from_env({}, env_file=tmp_path / ".env").clients())
+    assert ana == Access(client="ana")
+    assert office == Access(
+        "office", frozenset({"stamford"}), frozenset({"crm", "work"}), read_only=False, requests_per_minute=120
+    )
+    assert board == Access("board", tools=frozenset({"get_jobs", "get_invoices"}), read_only=True)
+    assert {"get_jobs", "get_invoices"} <= {spec.name for spec in tools_there_are()}
+
+
+def test_the_settings_of_oauth_shown_go_together(tmp_path: Path) -> None:
+    from jobnimbus_mcp.settings import Settings
+
+    (example,) = (block for block in TEXT_BLOCKS if "OAUTH_ISSUER_URL" in block)
+    (tmp_path / ".env").write_text(example)
+    settings = Settings.from_env({}, env_file=tmp_path / ".env")
+    assert settings.has_doors
+    assert (settings.oauth_scope_read, settings.oauth_scope_write) == ("jobnimbus:read", "jobnimbus:write")
+    for said in (settings.oauth_scope_read, settings.oauth_scope_write, settings.oauth_instances_claim):
+        assert f"`{said}`" in section("### Who may do what")
+
+
+def test_the_blocks_that_connect_an_agent_are_those_that_doctor_prints() -> None:
+    from jobnimbus_mcp.doctor.connect import Place, blocks
+    from jobnimbus_mcp.settings import Settings
+
+    settings = Settings.from_env({"JOBNIMBUS_API_KEY": "k" * 16, "MCP_AUTH_TOKENS": "t" * 16})
+    made = blocks(settings, Place("/path/to/jobnimbus-mcp", env_file="/path/to/.env"))
+    shown = section("## Connect an agent").partition("\n### ")[0]
+    assert re.findall(r"```(\w+)\n(.*?)\n```", shown, re.S) == [(block.language, block.text) for block in made]
+    for block in made:
+        files = re.findall(r"\S+\.json|anthropic-beta: \S+", block.where)
+        assert [word for word in (block.host.removeprefix("the "), *files) if word not in shown] == []
 
 
 def test_the_lifetimes_told_are_those_that_apply() -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
-from tool_cases import BY_TOOL, CASES, KINDS, NOWHERE, WRITES, Case, Json, Place, Write, id_argument_of
+from tool_cases import BY_TOOL, CASES, KINDS, NOWHERE, Case, Json, Place, Write, id_argument_of
 
 both_eras = pytest.mark.parametrize("agent", ["legacy", "2026-07-28"], indirect=True)
 SENT_WITH = ("POST", "PUT", "DELETE")

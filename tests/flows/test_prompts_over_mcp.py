@@ -16,7 +16,8 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.errors import InvalidInput
 from jobnimbus_mcp.gateway.access import Access
 from jobnimbus_mcp.tools.completions import VALUES_MOST, Completions
-from jobnimbus_mcp.tools.prompts import PROMPTS, Prompts
+from jobnimbus_mcp.tools.prompt_table import PROMPTS
+from jobnimbus_mcp.tools.prompts import Prompts
 
 both_eras = pytest.mark.parametrize("agent", ["legacy", "2026-07-28"], indirect=True)
 BOUND_S = 10.0
@@ -202,7 +203,7 @@ async def test_a_part_that_the_key_may_not_see_does_not_keep_the_rest(world: Any
 
 
 async def test_a_token_sees_the_prompts_whose_tools_it_may_use(world: Any) -> None:
-    prompts = Prompts(world.app.toolbox)
+    prompts = Prompts(world.app.toolbox, PROMPTS)
     assert [one.name for one in prompts.listed(Access(tools=frozenset({"get_tasks"})))] == ["overdue_followups"]
     with pytest.raises(InvalidInput, match="overdue_followups"):
         prompts.named("job_briefing", Access(tools=frozenset({"get_tasks"})))
@@ -293,7 +294,7 @@ async def test_the_parts_of_a_prompt_share_one_answers_budget_and_leave_nothing_
     most = 2_400
     small = replace(world.app.toolbox, answer_max_bytes=most)
     who = world.app.identities.identify(world.sim.keys["stamford"][0], "stamford")
-    made = await Prompts(small).get("overdue_followups", {}, who, Call.begin(world.clock, "r"))
+    made = await Prompts(small, PROMPTS).get("overdue_followups", {}, who, Call.begin(world.clock, "r"))
     parts = made.messages[1:]
     assert most // 2 < sum(len(part.partition("\n")[2].encode()) for part in parts) <= most
     assert all(data(part)["returned"] < data(part)["count"] for part in parts)

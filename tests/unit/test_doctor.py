@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,12 +155,20 @@ async def test_what_is_wrong_is_told_with_what_to_change(
 
 
 OTHER_TOKEN = "t0ken-of-somebody-0002"
-CLIENTS = (
-    '[{"name": "ana", "token": "%s", "read_only": true, "requests_per_minute": 60},'
-    ' {"name": "zap", "token": "t0ken-of-another-0003", "instances": ["default"], "toolsets": ["work", "crm"],'
-    ' "tools": ["get_users"], "requests_per_minute": 0},'
-    ' {"name": "ops", "token": "t0ken-of-the-third-04"}]'
-) % OTHER_TOKEN
+CLIENTS = json.dumps(
+    [
+        {"name": "ana", "token": OTHER_TOKEN, "read_only": True, "requests_per_minute": 60},
+        {
+            "name": "zap",
+            "token": "t0ken-of-another-0003",
+            "instances": ["default"],
+            "toolsets": ["work", "crm"],
+            "tools": ["get_users"],
+            "requests_per_minute": 0,
+        },
+        {"name": "ops", "token": "t0ken-of-the-third-04"},
+    ]
+)
 NAMED = {"MCP_AUTH_TOKENS": "", "MCP_CLIENTS": CLIENTS}
 OAUTH = {
     "MCP_AUTH_TOKENS": "",
@@ -178,8 +187,10 @@ OAUTH = {
             probes(),
             "clients",
             Level.OK,
-            "3 in MCP_CLIENTS: ana (read-only; 60 requests a minute), zap (accounts default; toolsets crm+work; tools "
-            "get_users; no limit of requests), ops.",
+            (
+                "3 in MCP_CLIENTS: ana (read-only; 60 requests a minute), zap (accounts default; toolsets crm+work; "
+                "tools get_users; no limit of requests), ops."
+            ),
         ),
         (
             NAMED | {"ADMIN_TOKEN": OTHER_TOKEN},
@@ -200,24 +211,30 @@ OAUTH = {
             probes(issuer_keys=IssuerAway("status 503")),
             "oauth",
             Level.BAD,
-            "the keys of https://issuer.example.com cannot be had (status 503), so no access token opens anything; "
-            "start it, or correct OAUTH_ISSUER_URL or OAUTH_JWKS_URL.",
+            (
+                "the keys of https://issuer.example.com cannot be had (status 503), so no access token opens anything; "
+                "start it, or correct OAUTH_ISSUER_URL or OAUTH_JWKS_URL."
+            ),
         ),
         (
             OAUTH,
             probes(issuer_keys=TimeoutError()),
             "oauth",
             Level.BAD,
-            "the keys of https://issuer.example.com cannot be had (no answer in time), so no access token opens "
-            "anything; start it, or correct OAUTH_ISSUER_URL or OAUTH_JWKS_URL.",
+            (
+                "the keys of https://issuer.example.com cannot be had (no answer in time), so no access token opens "
+                "anything; start it, or correct OAUTH_ISSUER_URL or OAUTH_JWKS_URL."
+            ),
         ),
         (
             OAUTH,
             probes(issuer_keys=0),
             "oauth",
             Level.BAD,
-            "https://issuer.example.com tells no key that tokens may be signed with here (RS256, PS256, ES256 or "
-            "EdDSA).",
+            (
+                "https://issuer.example.com tells no key that tokens may be signed with here (RS256, PS256, ES256 or "
+                "EdDSA)."
+            ),
         ),
         ({}, probes(), "writes", Level.OK, "on; MCP_READ_ONLY=true takes them away."),
         (
@@ -225,8 +242,10 @@ OAUTH = {
             probes(),
             "writes",
             Level.OK,
-            "on to all but 1 client(s) of MCP_CLIENTS and access tokens without jobnimbus:write; MCP_READ_ONLY=true "
-            "takes them away.",
+            (
+                "on to all but 1 client(s) of MCP_CLIENTS and access tokens without jobnimbus:write; "
+                "MCP_READ_ONLY=true takes them away."
+            ),
         ),
         (
             {"MCP_READ_ONLY": "true"},
@@ -257,8 +276,10 @@ OAUTH = {
                 probes(),
                 "calls per caller",
                 Level.WARN,
-                "no limit, so one of several callers can use up an account's request budget. Set "
-                "CALLER_MAX_REQUESTS_PER_MINUTE.",
+                (
+                    "no limit, so one of several callers can use up an account's request budget. Set "
+                    "CALLER_MAX_REQUESTS_PER_MINUTE."
+                ),
             )
             for env in (OAUTH, {"MCP_CLIENTS": CLIENTS}, {"MCP_AUTH_TOKENS": f"{TOKEN},{OTHER_TOKEN}"})
         ),

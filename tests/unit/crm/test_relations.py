@@ -179,6 +179,14 @@ def test_lists_and_searches_settle_and_single_records_do_not(read: str, floors: 
     assert floors_of_read(READS[read]) == floors
 
 
+@pytest.mark.parametrize("entity", [Entity.ATTACHMENTS, Entity.PAYMENTS])
+def test_a_record_that_only_lists_show_settles_after_its_own_change_and_no_other_s(entity: Entity) -> None:
+    for action in Action:
+        raised = floors_of_change(Change(EntityRef(entity, "one"), action)).keys()
+        assert raised & set(floors_of_read(Read.record(entity, "one")))
+        assert not raised & set(floors_of_read(Read.record(entity, "two")))
+
+
 @given(
     st.builds(
         Change,

@@ -24,7 +24,9 @@ def kinds(of: type[ProjectError] = ProjectError) -> Iterator[type[ProjectError]]
         yield from (kind, *kinds(kind))
 
 
-CODES = sorted({kind.code for kind in kinds() if kind.__module__ == errors.__name__} - NEVER_OF_A_CALL - {ProjectError.code})
+CODES = sorted(
+    {kind.code for kind in kinds() if kind.__module__ == errors.__name__} - NEVER_OF_A_CALL - {ProjectError.code}
+)
 
 
 @pytest.mark.parametrize("code", CODES)
