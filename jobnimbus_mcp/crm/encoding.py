@@ -14,6 +14,7 @@ from typing import Any
 
 from jobnimbus_mcp.crm.catalog import SETTINGS_PARTS, LinkForm, facts_of
 from jobnimbus_mcp.crm.entities import Action, Entity
+from jobnimbus_mcp.crm.lines import LINES, completed
 from jobnimbus_mcp.crm.payloads import epoch_s, is_date_field, values_at
 from jobnimbus_mcp.crm.relations import DERIVED_FIELDS
 from jobnimbus_mcp.crm.writes import Link, Upload, Write
@@ -91,14 +92,16 @@ def body_of(write: Write, *, base: Mapping[str, Any] | None = None) -> dict[str,
         return {"jnid": write.record_id} | body if facts.writes.whole else body
     if write.action is Action.CREATED:
         later = later_fields(write)
-        told = {name: value for name, value in write.fields.items() if name not in later}
+        told = {name: _rows(name, value) for name, value in write.fields.items() if name not in later}
         return dict(facts.writes.constants) | told | _links(facts.writes.links, write.links)
     if not facts.writes.whole:
         return dict(write.fields) | _links(facts.writes.links, write.links)
     if base is None:
         raise ValueError(f"an update of {write.entity.value} needs the record as it is")
     body = _sendable(write.entity, base, changed=write.fields)
-    body |= dict(write.fields) | _links(facts.writes.links, write.links)
+    body |= {name: _rows(name, value, body.get(name)) for name, value in write.fields.items()}
+    if write.links:
+        body |= _relinked(body, _links(facts.writes.links, write.links))
     return body | {"jnid": write.record_id, "type": facts.type}
 
 
@@ -178,6 +181,29 @@ def _links(form: LinkForm, links: Sequence[Link]) -> dict[str, Any]:
             return {"related": [link.jnid for link in links]}
         case LinkForm.OBJECTS:
             return {"related": [_reference(link) for link in links]}
+
+
+def _relinked(body: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The links of a document with the new ones among them: each in place of those of its kind, since a document hangs
+    on a job and on that job's contact, and the other one was not spoken of."""
+    links = new.get("related", [])
+    kinds = {link.get("type") for link in links}
+    told = {"related": [*links, *(old for old in body.get("related") or () if not _stands_for(links, kinds, old))]}
+    primary = body.get("primary")
+    if isinstance(primary, Mapping) and primary.get("type") in kinds:
+        told["primary"] = next(link for link in links if link.get("type") == primary["type"])
+    return told
+
+
+def _stands_for(links: Sequence[Mapping[str, Any]], kinds: set[Any], old: Any) -> bool:
+    """Whether an old link is one of the new ones, or gives way to one of its kind."""
+    known = old.get("id") if isinstance(old, Mapping) else old
+    kind = old.get("type") if isinstance(old, Mapping) else None
+    return any(link["id"] == known for link in links) or (kind is not None and kind in kinds)
+
+
+def _rows(name: str, value: Any, had: Any = ()) -> Any:
+    return completed(name, value, had) if name in LINES and isinstance(value, (list, tuple)) else value
 
 
 def _reference(link: Link) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from jobnimbus_mcp.crm.catalog import Deletion, LinkForm, facts_of
 from jobnimbus_mcp.crm.encoding import landed, later_fields, missing, unlinked
 from jobnimbus_mcp.crm.entities import Action, Entity
-from jobnimbus_mcp.crm.query import Between, Is, NameIs, Where
+from jobnimbus_mcp.crm.query import AnyOf, Between, Is, NameIs, Where
 from jobnimbus_mcp.crm.writes import Upload, Write
 from jobnimbus_mcp.errors import InvalidInput
 
@@ -90,7 +90,13 @@ class RecordOrder:
 
     def where(self, since: float) -> Where:
         """The list in which a record made since then (epoch seconds, our clock) stands."""
-        clauses: Where = (Between("date_created", int(since) - CLOCK_MARGIN_S),)
+        earliest = int(since) - CLOCK_MARGIN_S
+        clauses: Where = ()
+        dated = self.write.fields.get("date_created")
+        if isinstance(dated, int) and dated < earliest:
+            # written down under an earlier date, beside all that was made since then: what it hangs on tells it apart
+            earliest, clauses = dated, tuple(_hangs_on(link.jnid) for link in self.write.links[:1])
+        clauses = (*clauses, Between("date_created", earliest))
         unique = facts_of(self.entity).writes.unique
         name = self.write.fields.get(unique) if unique else None
         return (NameIs(unique, name), *clauses) if isinstance(name, str) and any(map(str.isalnum, name)) else clauses
@@ -194,6 +200,10 @@ Order = RecordOrder | UploadOrder
 def kind_name(entity: Entity) -> str:
     """`work order`; for people."""
     return _KINDS.get(entity, entity.value.removesuffix("s"))
+
+
+def _hangs_on(jnid: str) -> AnyOf:
+    return AnyOf((Is("primary.id", jnid), Is("related.id", jnid)))
 
 
 def _digest(*parts: Any) -> str:

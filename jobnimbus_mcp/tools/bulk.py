@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -142,6 +143,7 @@ def bulk_tools(runs: Runs, rows: Sequence[WriteRow] = ROWS) -> tuple[ToolSpec, .
     )
 
 
+@cache
 def _model_of(name: str, kinds: tuple[str, ...]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         "kind": (Literal[kinds], ...),

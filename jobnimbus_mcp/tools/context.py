@@ -14,7 +14,7 @@ from jobnimbus_mcp.crm.entities import Entity, is_jnid
 from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.crm.query import OneOf
 from jobnimbus_mcp.crm.reads import Operation, Read
-from jobnimbus_mcp.errors import ConfirmationNeeded, ProjectError, RecordNotFound
+from jobnimbus_mcp.errors import ConfirmationNeeded, InvalidInput, ProjectError, RecordNotFound
 from jobnimbus_mcp.gateway.answers import Answer, Outcome, Provenance, provenance_of
 from jobnimbus_mcp.gateway.directory import Directory
 from jobnimbus_mcp.gateway.identity import Caller
@@ -33,6 +33,9 @@ _SURELY_JNID_FROM = 12
 """Shorter words of letters and digits may be job numbers as well as ids of old accounts; longer ones are ids.
 
 Source: JobNimbus API documentation, identifiers (2 to 7 characters once, about 24 now)."""
+
+_JOBS_SHOWN = 10
+"""Of those that one number may mean."""
 
 
 class ToolContext:
@@ -202,6 +205,25 @@ class ToolContext:
             raise not_found(Entity.JOBS)
         await self.look_up(Read.record(Entity.JOBS, job_id))
         return job_id
+
+    async def job_to_write(self, job_id: str) -> str:
+        """The jnid behind a jnid or job number that can mean one job only: what is changed by mistake stays so.
+
+        Raises:
+            RecordNotFound: nothing carries this number.
+            InvalidInput: several jobs carry it, or it is the number of one and the id of another.
+        """
+        if surely_jnid(job_id):
+            return job_id
+        found = [str(row["jnid"]) for row in await self.jobs_numbered(job_id)]
+        if is_jnid(job_id) and job_id not in found and await self.exists(Read.record(Entity.JOBS, job_id)):
+            found.append(job_id)
+        if not found:
+            raise not_found(Entity.JOBS)
+        if len(found) > 1:
+            shown = ", ".join(found[:_JOBS_SHOWN]) + (", ..." if len(found) > _JOBS_SHOWN else "")
+            raise InvalidInput(f"That may mean {len(found)} jobs: {shown}. Give the jnid of one.", field="job_id")
+        return found[0]
 
     async def job(self, job_id: str) -> tuple[dict[str, Any], list[str]]:
         """The record behind a jnid or job number, and the jnids of other jobs with the same number.

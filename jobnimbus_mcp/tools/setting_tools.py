@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
@@ -73,6 +74,7 @@ _ROWS: Mapping[str, _Row] = {
 }
 
 
+@cache
 def setting_tools() -> tuple[ToolSpec, ...]:
     """One tool for each part of the settings that JobNimbus lets be added to."""
     return tuple(_tool(part, row) for part, row in _ROWS.items())

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.lines import FRESH
 from jobnimbus_mcp.errors import InvalidInput
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.dates import first_second
@@ -46,26 +47,27 @@ Tags = Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field
 Scalar = str | Whole | float | Truth | None
 
 
+_LINE = FRESH["items"]
+
+
 class Item(BaseModel):
-    """A line of an estimate, an invoice or an order."""
+    """A line of an estimate, an invoice or an order. What is left out is `crm.lines`' to fill in."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    quantity: Quantity = 1
-    price: Annotated[Money, Field(description="Per unit; negative is a discount.")] = 0
-    cost: Money = 0
-    uom: Annotated[str, Field(max_length=20, description="Unit, see get_units.")] = "Items"
-    item_type: Literal["material", "labor", "labor+material"] = "material"
+    quantity: Quantity = _LINE["quantity"]
+    price: Annotated[Money, Field(description="Per unit; negative is a discount.")] = _LINE["price"]
+    cost: Money = _LINE["cost"]
+    uom: Annotated[str, Field(max_length=20, description="Unit, see get_units.")] = _LINE["uom"]
+    item_type: Literal["material", "labor", "labor+material"] = _LINE["item_type"]
     description: Text = ""
     product_id: Annotated[RecordId | None, Field(description="jnid of the product.")] = None
     color: Annotated[str, Field(max_length=60)] = ""
 
     def sent(self) -> dict[str, Any]:
-        """As JobNimbus takes it: `amount` is its own to compute."""
-        told = self.model_dump(exclude={"product_id"}, exclude_defaults=False)
-        if not self.color:
-            del told["color"]
+        """What was said, as JobNimbus takes it: `amount` is its own to compute."""
+        told = self.model_dump(exclude={"product_id"}, exclude_unset=True)
         if self.product_id is not None:
             told["jnid"] = self.product_id
         return told
@@ -83,11 +85,13 @@ class Uom(BaseModel):
     labor_cost: Money = 0
 
     def sent(self) -> dict[str, Any]:
-        return {
-            "uom": self.uom,
-            "material": {"cost": self.material_cost, "price": self.material_price},
-            "labor": {"cost": self.labor_cost, "price": self.labor_price},
-        }
+        """What was said, as JobNimbus takes it."""
+        told: dict[str, Any] = {"uom": self.uom}
+        for name in ("material_cost", "material_price", "labor_cost", "labor_price"):
+            if name in self.model_fields_set:
+                part, _, which = name.partition("_")
+                told.setdefault(part, {})[which] = getattr(self, name)
+        return told
 
 
 class InvoicePaid(BaseModel):
@@ -184,6 +188,7 @@ _NOT_CUSTOM = frozenset(
 Owners = Annotated[
     list[Name], Field(max_length=20, description="Assignees: full names, e-mails or user ids; replaces all.")
 ]
+_ALL = "All of them: those left out go. Of one that stays, what you do not say stays."
 _DATE = Annotated[str, Field(max_length=40, description="2026-11-23 or RFC 3339; '' removes.")]
 
 
@@ -238,9 +243,11 @@ _ARGUMENTS: Mapping[str, Argument] = {
         _subcontractors,
     ),
     "items": Argument(
-        "items", Annotated[list[Item], Field(max_length=200, description="All lines: replaces all.")], _dumped("items")
+        "items", Annotated[list[Item], Field(max_length=200, description=_ALL)], _dumped("items")
     ),
-    "uoms": Argument("uoms", Annotated[list[Uom], Field(min_length=1, max_length=20)], _dumped("uoms")),
+    "uoms": Argument(
+        "uoms", Annotated[list[Uom], Field(min_length=1, max_length=20, description=_ALL)], _dumped("uoms")
+    ),
     "item_type": Argument("item_type", Literal["material", "labor", "labor+material"], _as_is("item_type")),
     "location_id": Argument("location_id", Annotated[Whole, Field(ge=1)], _as_is("location_id")),
     "total": Argument("total", Annotated[float, Strict(), Field(gt=0, le=10_000_000)], _as_is("total")),

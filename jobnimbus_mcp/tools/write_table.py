@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
@@ -44,7 +45,7 @@ class WriteRow:
     toolset: str
     arguments: tuple[str, ...]
     required: tuple[str, ...] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     links: tuple[str, ...] = ()
     needs: bool = False
     only_create: frozenset[str] = frozenset()
@@ -201,8 +202,9 @@ _LINKS: Mapping[str, tuple[str, Any]] = {
 }
 
 
+@cache
 def create_model_of(row: WriteRow) -> type[BaseModel]:
-    """Arguments of create_X: links, then the record's own."""
+    """Arguments of create_X: links, then the record's own. Made once, like all of these: it takes a while."""
     fields: dict[str, Any] = _link_fields(row)
     for key in row.arguments:
         if key in row.only_update:
@@ -217,6 +219,7 @@ def create_model_of(row: WriteRow) -> type[BaseModel]:
     return create_model(f"Create{_camel(row)}Args", __base__=NoArgs, **fields)
 
 
+@cache
 def update_model_of(row: WriteRow) -> type[BaseModel]:
     """Arguments of update_X: the id, and whatever shall change."""
     fields: dict[str, Any] = {row.id_name: (_id_type(row), ...)}
@@ -234,7 +237,8 @@ def _delete_model_of(row: WriteRow) -> type[BaseModel]:
     return create_model(f"Delete{_camel(row)}Args", __base__=NoArgs, **fields)
 
 
-def write_tools(rows: Sequence[WriteRow] = ROWS) -> tuple[ToolSpec, ...]:
+@cache
+def write_tools(rows: tuple[WriteRow, ...] = ROWS) -> tuple[ToolSpec, ...]:
     """create_X, update_X and delete_X of each kind, as far as JobNimbus has them."""
     made: list[ToolSpec] = []
     for row in rows:

@@ -178,7 +178,7 @@ async def linked_to(ctx: ToolContext, args: BaseModel, links: Sequence[str]) -> 
         value = getattr(args, name, None)
         if value is None:
             continue
-        jnid = await ctx.job_jnid(value) if entity is Entity.JOBS else str(value)
+        jnid = await ctx.job_to_write(value) if entity is Entity.JOBS else str(value)
         found.append(Link(jnid, entity))
     if sum(link.entity is None for link in found) and len(found) > 1:
         raise InvalidInput("Give related_to, or job_id and contact_id, not both.", field="related_to")
@@ -196,7 +196,7 @@ async def _with_kind(ctx: ToolContext, link: Link) -> Link:
 
 
 async def _jnid(ctx: ToolContext, entity: Entity, record_id: str) -> str:
-    return await ctx.job_jnid(record_id) if entity is Entity.JOBS else record_id
+    return await ctx.job_to_write(record_id) if entity is Entity.JOBS else record_id
 
 
 async def _named(ctx: ToolContext, entity: Entity, write: Write, duplicate: DuplicateRecord) -> DuplicateRecord:
