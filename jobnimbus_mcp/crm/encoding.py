@@ -8,7 +8,7 @@ else is unknown goes back as it came: custom fields have names of the account's 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,7 @@ from jobnimbus_mcp.crm.payloads import epoch_s, is_date_field, values_at
 from jobnimbus_mcp.crm.relations import DERIVED_FIELDS
 from jobnimbus_mcp.crm.writes import Link, Upload, Write
 
-__all__ = ["body_of", "landed", "later_fields", "missing", "unlinked"]
+__all__ = ["body_of", "is_custom", "landed", "later_fields", "missing", "unlinked"]
 
 _SET_BY_JOBNIMBUS = frozenset(
     {
@@ -187,7 +187,7 @@ def _relinked(body: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     """The links of a document with the new ones among them: each in place of those of its kind, since a document hangs
     on a job and on that job's contact, and the other one was not spoken of."""
     links = new.get("related", [])
-    kinds = {link.get("type") for link in links}
+    kinds = {link["type"] for link in links if "type" in link}
     told = {"related": [*links, *(old for old in body.get("related") or () if not _stands_for(links, kinds, old))]}
     primary = body.get("primary")
     if isinstance(primary, Mapping) and primary.get("type") in kinds:
@@ -195,11 +195,11 @@ def _relinked(body: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     return told
 
 
-def _stands_for(links: Sequence[Mapping[str, Any]], kinds: set[Any], old: Any) -> bool:
+def _stands_for(links: Sequence[Mapping[str, Any]], kinds: Set[str], old: Any) -> bool:
     """Whether an old link is one of the new ones, or gives way to one of its kind."""
     known = old.get("id") if isinstance(old, Mapping) else old
     kind = old.get("type") if isinstance(old, Mapping) else None
-    return any(link["id"] == known for link in links) or (kind is not None and kind in kinds)
+    return any(link["id"] == known for link in links) or kind in kinds
 
 
 def _rows(name: str, value: Any, had: Any = ()) -> Any:
@@ -235,14 +235,14 @@ def _mirrors(base: Mapping[str, Any], changed: Mapping[str, Any]) -> set[str]:
     """
     other: set[str] = set()
     for name in changed:
-        if _is_custom(name):
+        if is_custom(name):
             by_key = _STORAGE_KEY.fullmatch(name) is not None
             old = base.get(name)
             other |= {
                 key
                 for key, value in base.items()
                 if key != name
-                and _is_custom(key)
+                and is_custom(key)
                 and (_STORAGE_KEY.fullmatch(key) is None) is by_key
                 and _none_as_one(value) == _none_as_one(old)
             }
@@ -268,8 +268,8 @@ def _shown(entity: Entity, name: str, wanted: Any, record: Mapping[str, Any]) ->
     if entity is Entity.ATTACHMENTS and name == "type":
         # of a file, `type` is sent as the id of its file type and answered as what every file is
         name = "record_type_name" if isinstance(wanted, str) and not wanted.isdigit() else "record_type"
-    if name not in record and _is_custom(name) and entity is not Entity.SETTINGS and not _is_none(wanted):
-        others = (value for key, value in record.items() if _is_custom(key))
+    if name not in record and is_custom(name) and entity is not Entity.SETTINGS and not _is_none(wanted):
+        others = (value for key, value in record.items() if is_custom(key))
         return any(_same(name, wanted, value) for value in others)
     return _same(name, wanted, record.get(name))
 
@@ -335,7 +335,7 @@ def _as_bool(value: Any) -> Any:
     return bool(value) if value in (0, 1, None) else value
 
 
-def _is_custom(name: str) -> bool:
+def is_custom(name: str) -> bool:
     """A custom field's key, or a label as people write them: a space, a capital or punctuation in it."""
     return _STORAGE_KEY.fullmatch(name) is not None or _PLAIN_NAME.fullmatch(name) is None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -12,7 +13,7 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.crm.catalog import facts_of
 from jobnimbus_mcp.crm.entities import Action, Entity
 from jobnimbus_mcp.errors import InvalidInput, ProjectError
-from jobnimbus_mcp.gateway.bulk import ROWS_MOST, BulkReport, Refusal, Report, Row, RowEnd, RowOutcome
+from jobnimbus_mcp.gateway.bulk import PARALLEL, ROWS_MOST, BulkReport, Refusal, Report, Row, RowEnd, RowOutcome
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.inputs import NoArgs, Whole
@@ -79,16 +80,17 @@ def bulk_tools(runs: Runs, rows: Sequence[WriteRow] = ROWS) -> tuple[ToolSpec, .
 
     async def create(ctx: ToolContext, args: Any) -> dict[str, Any]:
         row = made[args.kind]
-        drafts: list[Row] = []
-        for number, record in enumerate(args.records):
-            drafts.append(await _draft(ctx, row, creating[args.kind], record, number))
+        drafts = await _side_by_side(
+            partial(_draft, ctx, row, creating[args.kind], record, number) for number, record in enumerate(args.records)
+        )
         return await _run(ctx, runs, args, drafts, Action.CREATED, row)
 
     async def update(ctx: ToolContext, args: Any) -> dict[str, Any]:
         row = changed[args.kind]
-        drafts: list[Row] = []
-        for number, record in enumerate(args.records):
-            drafts.append(await _revision(ctx, row, changing[args.kind], record, number))
+        drafts = await _side_by_side(
+            partial(_revision, ctx, row, changing[args.kind], record, number)
+            for number, record in enumerate(args.records)
+        )
         return await _run(ctx, runs, args, drafts, Action.UPDATED, row)
 
     async def resume(ctx: ToolContext, args: ResumeArgs) -> dict[str, Any]:
@@ -164,6 +166,26 @@ def _model_of(name: str, kinds: tuple[str, ...]) -> type[BaseModel]:
         "confirm": (ConfirmArg, False),
     }
     return create_model(name, __base__=NoArgs, **fields)
+
+
+async def _side_by_side(work: Iterable[Callable[[], Awaitable[Row]]]) -> list[Row]:
+    """The rows in order; as many are made at once as are carried out at once.
+
+    Raises:
+        ProjectError: what is wrong for all of them.
+    """
+    slots = asyncio.Semaphore(PARALLEL)
+
+    async def one(make: Callable[[], Awaitable[Row]]) -> Row:
+        async with slots:
+            return await make()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            rows = [group.create_task(one(make)) for make in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [row.result() for row in rows]
 
 
 async def _draft(ctx: ToolContext, row: WriteRow, model: type[BaseModel], record: Any, number: int) -> Row:

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from jobnimbus_mcp.errors import InvalidInput
 
-__all__ = ["first_second", "last_second", "whole_days"]
+__all__ = ["first_second", "is_date", "last_second", "whole_days"]
 
 _LATEST = 2**32
 """The year 2106. JobNimbus counts seconds from 1970; nothing that an agent asks for lies outside."""
@@ -32,6 +32,11 @@ def last_second(text: str, zone: tzinfo, *, field: str) -> int:
         InvalidInput: neither `YYYY-MM-DD` nor RFC 3339, or no such day.
     """
     return _read(text, zone, field, end=True)
+
+
+def is_date(text: str) -> bool:
+    """Whether the text is written as a date or a moment."""
+    return any(form.fullmatch(text.strip()) for form in (_DAY, _MOMENT))
 
 
 def whole_days(now: float, zone: tzinfo, days: int) -> tuple[int, int]:

@@ -12,13 +12,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
+from jobnimbus_mcp.crm.encoding import is_custom
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.lines import FRESH
+from jobnimbus_mcp.crm.payloads import is_date_field
+from jobnimbus_mcp.crm.query import NEWEST_FIRST
+from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.errors import InvalidInput
 from jobnimbus_mcp.tools.context import ToolContext
-from jobnimbus_mcp.tools.dates import first_second
+from jobnimbus_mcp.tools.dates import first_second, is_date
 from jobnimbus_mcp.tools.document_status import document_status
 from jobnimbus_mcp.tools.inputs import Name, RecordId, Truth, Whole
+from jobnimbus_mcp.tools.present import date_labels
+from jobnimbus_mcp.tools.schedule import scheduled
 
 __all__ = ["ADDRESS", "PEOPLE", "PHONES", "Argument", "Encode", "Item", "Known", "argument"]
 
@@ -44,7 +50,7 @@ Quantity = Annotated[float, Strict(), Field(ge=0, le=1_000_000, allow_inf_nan=Fa
 Email = Annotated[str, Field(max_length=254, pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 Phone = Annotated[str, Field(max_length=40, pattern=r"^[0-9 ()+.\-x/#]*$")]
 Tags = Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(max_length=50)]
-Scalar = str | Whole | float | Truth | None
+Scalar = str | Whole | Annotated[float, Field(allow_inf_nan=False)] | Truth | None
 
 
 _LINE = FRESH["items"]
@@ -120,6 +126,11 @@ def _moment(name: str) -> Encode:
     return encode
 
 
+async def _when(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
+    # start, end and "all day" are told by what the others are; whichever was given says the same of all
+    return scheduled(known.get("arguments", {}), known, ctx.zone)
+
+
 def _dumped(name: str) -> Encode:
     async def encode(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
         return {name: [one.sent() for one in value]}
@@ -166,24 +177,37 @@ async def _subcontractors(ctx: ToolContext, entity: Entity, value: Any, known: K
 
 
 async def _custom(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
-    """Fields of the account's own, by label or storage key. A name that is one of JobNimbus's own is refused: it has
-    an argument of its own, or is not for setting."""
-    for name in value:
-        if name in _NOT_CUSTOM or not name.strip():
-            raise InvalidInput(f"{name!r} is no custom field.", field="custom_fields")
-    return dict(value)
+    """Fields of the account's own, by label or storage key. A name that is spelled as JobNimbus's own are is refused:
+    that has an argument of its own, or is not for setting."""
+    told: dict[str, Any] = {}
+    for name, given in value.items():
+        if not name.strip() or not is_custom(name):
+            raise InvalidInput(
+                f"{name!r} is no custom field, or is called as if it were one of JobNimbus's own: give its storage key "
+                "(cf_...), or set it by an argument of its own.",
+                field="custom_fields",
+            )
+        told[name] = given
+        if isinstance(given, str) and await _holds_dates(ctx, entity, name, given, known):
+            told[name] = first_second(given, ctx.zone, field="custom_fields") if given else 0
+    return told
+
+
+async def _holds_dates(ctx: ToolContext, entity: Entity, name: str, given: str, known: Known) -> bool:
+    """Whether a custom field is a date, which JobNimbus keeps as a number; of a label the account's records tell."""
+    if is_date_field(name):
+        return True
+    if name.startswith("cf_") or not is_date(given):
+        return False
+    if name in date_labels(known):
+        return True
+    rows = (await ctx.look_up(Read.block(entity, (), NEWEST_FIRST, 0))).value()["rows"]
+    return any(name in date_labels(row) for row in rows)
 
 
 async def _paid(ctx: ToolContext, entity: Entity, value: Any, known: Known) -> Mapping[str, Any]:
     return {"invoices": [one.model_dump() for one in value]}
 
-
-_NOT_CUSTOM = frozenset(
-    {
-        *("jnid", "recid", "type", "customer", "created_by", "created_by_name", "date_created", "date_updated"),
-        *("is_active", "related", "primary", "owners", "status", "status_name", "record_type", "record_type_name"),
-    }
-)
 
 Owners = Annotated[
     list[Name], Field(max_length=20, description="Assignees: full names, e-mails or user ids; replaces all.")
@@ -212,11 +236,16 @@ _ARGUMENTS: Mapping[str, Argument] = {
         name: Argument(name, LongText, _as_is(name))
         for name in ("description", "note", "internal_note", "customer_note", "terms")
     },
-    **_dates("date_start", "date_end", "date_estimate", "date_invoice", "date_due", "date_payment"),
+    "date_start": Argument("date_start", _DATE, _when),
+    "date_end": Argument(
+        "date_end", Annotated[str, Field(max_length=40, description="As date_start; a day counts in full.")], _when
+    ),
+    "all_day": Argument("all_day", Truth, _when),
+    **_dates("date_estimate", "date_invoice", "date_due", "date_payment"),
     **_dates("date_materialorder", "date_created"),
     **{
         name: Argument(name, Truth, _as_is(name))
-        for name in ("all_day", "is_completed", "is_archived", "hide_from_calendarview", "tax_exempt", "is_private")
+        for name in ("is_completed", "is_archived", "hide_from_calendarview", "tax_exempt", "is_private")
     },
     "email": Argument("email", Email, _as_is("email")),
     "tags": Argument("tags", Annotated[Tags, Field(description="Replaces all tags.")], _as_is("tags")),
@@ -239,12 +268,10 @@ _ARGUMENTS: Mapping[str, Argument] = {
     "owners": Argument("owners", Owners, _owners),
     "subcontractors": Argument(
         "subcontractors",
-        Annotated[list[RecordId], Field(max_length=20, description="Contact jnids.")],
+        Annotated[list[RecordId], Field(max_length=20, description="Contact jnids; replaces all.")],
         _subcontractors,
     ),
-    "items": Argument(
-        "items", Annotated[list[Item], Field(max_length=200, description=_ALL)], _dumped("items")
-    ),
+    "items": Argument("items", Annotated[list[Item], Field(max_length=200, description=_ALL)], _dumped("items")),
     "uoms": Argument(
         "uoms", Annotated[list[Uom], Field(min_length=1, max_length=20, description=_ALL)], _dumped("uoms")
     ),

@@ -13,8 +13,9 @@ from jobnimbus_mcp.crm.entities import Action, Entity, is_jnid
 from jobnimbus_mcp.crm.query import NameIs
 from jobnimbus_mcp.crm.reads import Operation, Read
 from jobnimbus_mcp.crm.writes import Link, Write, WriteResult
-from jobnimbus_mcp.errors import DuplicateRecord, InternalError, InvalidInput
+from jobnimbus_mcp.errors import DuplicateRecord, InternalError, InvalidInput, OwnError, UpstreamError
 from jobnimbus_mcp.tools.context import ToolContext
+from jobnimbus_mcp.tools.schedule import SCHEDULE
 from jobnimbus_mcp.tools.shape import Projection, fit_one
 from jobnimbus_mcp.tools.write_fields import Argument
 
@@ -113,7 +114,7 @@ async def revised(
     look: bool = True,
 ) -> Write:
     """The change of a record that the arguments describe. `look` False: the record is not read first, unless what it is
-    decides what is meant (a status without its workflow).
+    decides what is meant (a status without its workflow, when it is all day).
 
     Raises:
         RecordNotFound: there is no such record.
@@ -121,7 +122,7 @@ async def revised(
     """
     jnid = await _jnid(ctx, entity, record_id)
     record: Mapping[str, Any] = {}
-    if look or (getattr(args, "status", None) is not None and getattr(args, "record_type", None) is None):
+    if look or _depends(args):
         record = (await ctx.look_up(Read.record(entity, jnid))).value()
     fields = await _encoded(ctx, entity, args, arguments, record)
     linked = await linked_to(ctx, args, links)
@@ -171,6 +172,11 @@ async def _encoded(
     return fields
 
 
+def _depends(args: BaseModel) -> bool:
+    given = args.model_dump(include={"status", "record_type", *SCHEDULE}, exclude_none=True)
+    return ("status" in given and "record_type" not in given) or any(name in given for name in SCHEDULE)
+
+
 async def linked_to(ctx: ToolContext, args: BaseModel, links: Sequence[str]) -> tuple[Link, ...]:
     found: list[Link] = []
     for link in links:
@@ -208,7 +214,10 @@ async def _named(ctx: ToolContext, entity: Entity, write: Write, duplicate: Dupl
     if not isinstance(name, str) or not name.strip():
         return duplicate
     read = Read.scan(entity, (NameIs(facts_of(entity).writes.unique, name),), operation=Operation.SEARCH)
-    rows = (await ctx.look_up(read)).value()["rows"]
+    try:
+        rows = (await ctx.look_up(read)).value()["rows"]
+    except (UpstreamError, OwnError):
+        return duplicate  # which is what happened, whether or not it can be told who it is
     ids = ", ".join(str(row.get("jnid")) for row in rows[:5])
     if not ids:
         return duplicate

@@ -72,7 +72,9 @@ async def test_a_client_lists_and_calls_the_tools_of_the_process(
         )
         with (tmp_path / "stderr").open("w") as errors:
             async with asyncio.timeout(30), Client(stdio_client(process, errlog=errors), mode=mode) as client:
-                assert len((await client.list_tools()).tools) == 12
+                listed = {tool.name for tool in (await client.list_tools()).tools}
+                assert {"get_jobs", "create_job", "find_tools", "use_tool"} <= listed
+                assert len(listed) < 25
                 statuses = []
                 for _ in range(2):
                     result = await client.call_tool("get_jobs", {"size": 2})
