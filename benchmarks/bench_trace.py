@@ -135,7 +135,7 @@ class _Writer:
         if rng.random() < 0.5:
             yield "get_contact", {"contact_id": job["primary"]["id"], **self._plain()}, False
         while True:
-            match rng.choices(range(9), weights=[14, 14, 10, 8, 14, 8, 8, 16, 8])[0]:
+            match rng.choices(range(10), weights=[14, 14, 10, 8, 14, 8, 8, 16, 8, 8])[0]:
                 case 0:
                     done = {"is_completed": rng.random() < 0.5} if rng.random() < 0.5 else {}
                     yield "get_tasks", {"job_id": jnid, **done, **self.look()}, False
@@ -157,6 +157,10 @@ class _Writer:
                         yield "get_jobs", {}, True
                 case 7:
                     yield "get_job", {"job_id": jnid, **self._plain()}, False
+                case 8:
+                    # what is going on in the whole account
+                    tool = rng.choice(["get_tasks", "get_estimates", "get_attachments", "get_work_orders"])
+                    yield tool, self.look(), False
                 case _:
                     if rng.random() < 0.4:
                         job = self.job()
@@ -259,6 +263,7 @@ _TOOLS = {
     "get_activities": (Entity.ACTIVITIES, Operation.LIST),
     "get_attachments": (Entity.ATTACHMENTS, Operation.LIST),
     "get_estimates": (Entity.ESTIMATES, Operation.LIST),
+    "get_work_orders": (Entity.WORKORDERS, Operation.LIST),
     "get_calendar_activities": (Entity.CALENDAR, Operation.LIST),
 }
 

@@ -45,7 +45,7 @@ def completed(field: str, wanted: Sequence[Any], had: Any = ()) -> list[Any]:
     left = [row for row in had if isinstance(row, Mapping)] if isinstance(had, (list, tuple)) else []
     rows: list[Any] = []
     for row in wanted:
-        if not isinstance(row, Mapping):
+        if not isinstance(row, Mapping) or not row:
             rows.append(row)
             continue
         same = [old for old in left if _is_of(field, row, old)]
@@ -70,5 +70,7 @@ def _over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     made = {name: dict(value) if isinstance(value, Mapping) else value for name, value in old.items()}
     for name, value in new.items():
         was = made.get(name)
-        made[name] = _over(was, value) if isinstance(was, Mapping) and isinstance(value, Mapping) else value
+        if value and isinstance(value, Mapping) and isinstance(was, Mapping):
+            value = _over(was, value)
+        made[name] = value
     return made

@@ -14,6 +14,8 @@ MILLISECONDS_FROM = 10**11
 
 Source: JobNimbus stores what integrations sent, and some sent JavaScript's milliseconds.
 """
+_DIGITS_MOST = 20
+"""What is longer is no date, and may be too large to be reckoned with."""
 _DATE_FIELD = re.compile(r"(^|_)date(_|$)")
 _NOT_DATES = frozenset({"stage_dates_overrides", "all_day_start_date", "all_day_end_date"})
 
@@ -24,7 +26,7 @@ def epoch_s(value: Any) -> int | None:
         return None
     if isinstance(value, str):
         try:
-            value = int(value)
+            value = int(value) if len(value) <= _DIGITS_MOST else None
         except ValueError:
             return None
     if not isinstance(value, (int, float)) or value <= 0:

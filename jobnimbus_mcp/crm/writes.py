@@ -28,9 +28,9 @@ class Write:
     """One change. `action`: CREATED, UPDATED or DELETED. `record_id`: of what is updated or deleted, "" for a new one.
 
     `fields`: what is to be set, under JobNimbus's names and in its units (epoch seconds, dollars); of an update only
-    what changes, and of each line of a document what changes of it (`crm.lines`). `links`: empty leaves them as they are.
-    Those of a document take the place of the links of their kind; elsewhere they are all there will be. `part`: which of the account's settings (`SETTINGS_PARTS`),
-    with the id of the workflow a status belongs to in `record_id`.
+    what changes, and of each line of a document what changes of it (`crm.lines`). `links`: empty leaves them as they
+    are; those of a document take the place of the links of their kind, elsewhere they are all there will be. `part`:
+    which of the account's settings (`SETTINGS_PARTS`), with the id of the workflow a status belongs to in `record_id`.
     Fields hold customers' data, so they stay out of every repr.
     """
 

@@ -24,7 +24,8 @@ class Access:
 
     `instances`, `toolsets`, `tools`: what may be used; None is no bound. A tool may be used when its toolset is in
     `toolsets` or its name is in `tools`; with both None, every tool may. `read_only`: nothing that writes.
-    `requests_per_minute`: of this client; None is the server's own setting, 0 no limit.
+    `requests_per_minute`: of this client; None is the server's own setting, 0 no limit. `until`: epoch seconds at which
+    all this ends, for what goes on longer than a request; None: it does not end by itself.
     """
 
     client: str = ""
@@ -33,6 +34,7 @@ class Access:
     tools: frozenset[str] | None = None
     read_only: bool = False
     requests_per_minute: int | None = None
+    until: float | None = None
 
     def allows_instance(self, instance: str) -> bool:
         return self.instances is None or instance in self.instances

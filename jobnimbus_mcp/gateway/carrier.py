@@ -9,9 +9,8 @@ tell        the event renews every list and record that shows it, also where the
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -36,7 +35,6 @@ from jobnimbus_mcp.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
     UpstreamUnreadable,
-    WriteInProgress,
     WriteOutcomeUnknown,
     WriteRefused,
 )
@@ -47,6 +45,7 @@ from jobnimbus_mcp.gateway.lookout import Loads, Lookout, Seen
 from jobnimbus_mcp.gateway.orders import Order, RecordOrder, UploadOrder, kind_name
 from jobnimbus_mcp.gateway.reads import not_found
 from jobnimbus_mcp.gateway.receipts import Owner
+from jobnimbus_mcp.gateway.turns import Turns
 
 __all__ = ["SETTINGS_ID", "Carrier", "Records", "Run", "Tell", "UpstreamWrites", "Written", "not_seen"]
 
@@ -115,8 +114,9 @@ Tell = Callable[[Written, Call], Awaitable[None]]
 @dataclass(slots=True)
 class Run:
     """One write on its way. `began`: when it was first tried under its key, epoch seconds. `doubtful`: an earlier try
-    may have been carried out. `sent`: this one may be, from now on. `brief`: what was done before is not read again.
-    `mark`: what tells its records from those of another write of the same words. `notes`: for the result."""
+    may have been carried out. `sent`: this one may be, from now on. `taken`: it was. `brief`: what was done before is
+    not read again. `mark`: what tells its records from those of another write of the same words. `notes`: for the
+    result."""
 
     order: Order
     caller: Caller
@@ -127,6 +127,7 @@ class Run:
     token: str = ""
     doubtful: bool = False
     sent: bool = False
+    taken: bool = False
     outcome: str = ""
     before: Mapping[str, Any] | None = field(default=None, repr=False)
     record_id: str = ""
@@ -140,10 +141,17 @@ class Run:
 
 
 class Carrier:
-    """Carries writes out, one at a time for each document."""
+    """Carries writes out; changes of a document one at a time (`gateway.turns`)."""
 
     def __init__(
-        self, upstream: UpstreamWrites, records: Records, tell: Tell, *, clock: Clock, log: FilteringBoundLogger
+        self,
+        upstream: UpstreamWrites,
+        records: Records,
+        tell: Tell,
+        turns: Turns,
+        *,
+        clock: Clock,
+        log: FilteringBoundLogger,
     ) -> None:
         self._upstream = upstream
         self._records = records
@@ -151,7 +159,7 @@ class Carrier:
         self._clock = clock
         self._log = log
         self._lookout = Lookout(upstream, clock)
-        self._turns: dict[tuple[str, Entity, str], tuple[asyncio.Lock, int]] = {}
+        self._turns = turns
 
     async def look(self, run: Run) -> Seen:
         """One look for what an earlier try may have done. Raises UpstreamError, BudgetExhausted."""
@@ -170,35 +178,11 @@ class Carrier:
                 return WriteResult(order.entity, order.action, run.before, run.before, note=note)
             return await self.finish(run, await self._sent(run, run.before if order.whole else None))
 
-    @asynccontextmanager
-    async def _turn(self, run: Run) -> AsyncIterator[None]:
-        """One at a time for each document: it goes back whole, and would take another's change back.
-
-        Raises:
-            WriteInProgress: its turn did not come within the call's time.
-        """
-        if not run.order.whole:
-            yield
-            return
-        name = (run.caller.instance, run.order.entity, run.order.record_id)
-        lock, waiting = self._turns.get(name, (asyncio.Lock(), 0))
-        self._turns[name] = (lock, waiting + 1)
-        try:
-            try:
-                async with asyncio.timeout(max(0.0, run.call.remaining_s(self._clock))):
-                    await lock.acquire()
-            except TimeoutError as late:
-                raise WriteInProgress(
-                    "Another change of this record is under way; try again shortly.", retry_after_s=1.0
-                ) from late
-            try:
-                yield
-            finally:
-                lock.release()
-        finally:
-            lock, waiting = self._turns.pop(name)
-            if waiting > 1:
-                self._turns[name] = (lock, waiting - 1)
+    def _turn(self, run: Run) -> AbstractAsyncContextManager[None]:
+        order = run.order
+        if not order.whole:
+            return nullcontext()
+        return self._turns.turn(run.caller.instance, EntityRef(order.entity, order.record_id), run.call)
 
     async def _look_before(self, run: Run) -> None:
         order = run.order
@@ -253,7 +237,7 @@ class Carrier:
 
     async def finish(self, run: Run, record: Mapping[str, Any]) -> WriteResult:
         """What JobNimbus has now, checked and told."""
-        order = run.order
+        order, run.taken = run.order, True
         if order.entity is Entity.SETTINGS:
             return await self._told(run, record, SETTINGS_ID, order.names)
         if order.action is Action.CREATED:

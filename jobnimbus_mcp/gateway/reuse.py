@@ -52,8 +52,9 @@ __all__ = ["LIFE_SHARE_MIN", "Asked", "Kept", "Reads", "Reuse", "loaded_of", "ve
 CHANGED_MOST = 5
 """More records than that are not looked at one by one: after an import the whole list is the better question."""
 
-WIDE_ROWS_MAX = 500
-"""Rows of a kind that is read whole: one request, and a value of some hundred KB when it is compressed."""
+WIDE_ROWS_MAX = 1_000
+"""Rows of a kind that is read whole: two requests, and some hundred KB when it is compressed. Ten times more would
+neither fit into an entry nor be read within a call's time."""
 
 LIFE_SHARE_MIN = 0.1
 """Of a lifetime that must remain: what is nearly over would be put together again at once. The jitter's own size."""
@@ -285,9 +286,12 @@ class Reuse:
         value, as_of, told = base.value, base.as_of, base.told
         if told.named or told.logged:
             pages = max(1, math.ceil(len(value["rows"]) / _PAGE_ROWS))
-            states = await self._states(asked, reads, told.named, fetches_most=pages, settled_s=base.settled_s)
-            entries = await self._entries(asked, reads, base) if states is not None and told.logged else _NOTHING
-            if states is None or entries is None:
+            entries = await self._entries(asked, reads, base) if told.logged else _NOTHING
+            if entries is None:
+                return None
+            named = told.named - entries.records.keys()
+            states = await self._states(asked, reads, named, fetches_most=pages, settled_s=base.settled_s)
+            if states is None:
                 return None
             made = upkept(of, value, {**entries.records, **states.records})
             if made is None:
@@ -333,7 +337,7 @@ class Reuse:
         ):
             return None
         told = _told(history, lying.position, reads)
-        if told is None or len(told.named) > CHANGED_MOST:
+        if told is None:
             return None
         value = self._parsed.of(_as_outcome(lying))
         last_ms = max((order(line.position)[0] for line in history.since(lying.position) or ()), default=0)
@@ -357,6 +361,8 @@ class Reuse:
         if not facts_of(entity).has_detail:
             # these come from the index too
             max_age_s = settled_s - CLOCKS_APART_S if max_age_s is None else min(max_age_s, settled_s - CLOCKS_APART_S)
+        if not named:
+            return _NOTHING
         if len(named) > CHANGED_MOST or (max_age_s is not None and max_age_s <= 0):
             return None
         wanted = [Read.record(entity, jnid) for jnid in sorted(named)]

@@ -33,12 +33,14 @@ from jobnimbus_mcp.errors import (
     UpstreamUnauthorized,
     WriteInProgress,
     WriteOutcomeUnknown,
+    WriteRefused,
 )
 from jobnimbus_mcp.gateway.audit import author
 from jobnimbus_mcp.gateway.carrier import Carrier, Records, Run, Tell, UpstreamWrites, not_seen
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.orders import Order, RecordOrder, UploadOrder
 from jobnimbus_mcp.gateway.receipts import Another, Done, Kept, New, Receipts, Running, Standing, Unknown
+from jobnimbus_mcp.gateway.turns import Turns
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
 __all__ = ["Writes"]
@@ -71,7 +73,8 @@ class Writes:
         log: FilteringBoundLogger,
         settle_s: float,
     ) -> None:
-        self._carrier = Carrier(upstream, records, tell, clock=clock, log=log)
+        turns = Turns(receipts, clock=clock, log=log)
+        self._carrier = Carrier(upstream, records, tell, turns, clock=clock, log=log)
         self._records = records
         self._receipts = receipts
         self._clock = clock
@@ -220,6 +223,8 @@ class Writes:
         if run.key is None or not run.token:
             return
         unseen = isinstance(failed, WriteOutcomeUnknown) or (run.sent and not isinstance(failed, ProjectError))
+        # what JobNimbus took is there, whatever went wrong afterwards; a file that it took and we refused is not
+        unseen = unseen or (run.taken and not isinstance(failed, WriteRefused))
         try:
             if unseen or run.doubtful:
                 await self._receipts.unknown(run.owner, run.key, run.token, sent=run.sent)

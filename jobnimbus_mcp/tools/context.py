@@ -88,6 +88,10 @@ class ToolContext:
         await self._note(read, answer, internal=False)
         return answer.value()
 
+    async def look_now(self, read: Read) -> Answer:
+        """A read on the side, asked of JobNimbus now: what somebody is to agree to must be as it is told."""
+        return await self._gateway.get(read, self.caller, self.call, max_age_s=0, internal=True)
+
     async def look_up(self, read: Read) -> Answer:
         """A read on the side: names, numbers, counts. Answered as kept, whatever `max_age_s` says."""
         answer = self._made_before.get(read)

@@ -39,6 +39,9 @@ _CENTS, _PER_UNIT_PLACES = 2, 4
 _NOISE = 1e-9
 """Relative; what is nearer than this to a whole cent was meant to be one. Doubles err by about 1e-16 per operation."""
 
+_WHOLE_MOST = 2.0**53
+"""Beyond it a double is no count of anything, and beyond 2**64 the whole number cannot be written as JSON."""
+
 _STORED = re.compile(r"cf_(?:string|date|long|double|boolean)_[0-9]+")
 _JOBNIMBUS_NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*|[a-z]+(?:[A-Z][a-z0-9]*)+|PaymentSource")
 """How JobNimbus spells its own fields; custom labels are what people typed. One typed just so is shown twice."""
@@ -150,7 +153,7 @@ def _number(sense: _Sense, value: int | float) -> Any:
 
 def _amount(value: float, places: int) -> int | float:
     rounded = round(value, places)
-    return int(rounded) if rounded.is_integer() else rounded
+    return int(rounded) if rounded.is_integer() and abs(rounded) <= _WHOLE_MOST else rounded
 
 
 @lru_cache(maxsize=16384)  # the records of a page were made and changed together; writing a date costs most of all
@@ -160,7 +163,7 @@ def _moment(value: int | float) -> Any:
         return _NOTHING
     try:
         return rfc3339(seconds)
-    except (OverflowError, ValueError):
+    except (OverflowError, ValueError, OSError):
         return value  # beyond the year 9999: what an integration wrote there is no date
 
 

@@ -3,7 +3,7 @@
 What is told is a URI and nothing else: the client reads the record itself, under its own credential. A subscription is
 granted after its records were read in the caller's name. It outlives that check, so it is checked again: every
 `recheck_s` the credential, and the records that were told of since. Whoever may no longer read one is told of it for
-so long at most; then the whole subscription ends with the reason.
+so long at most; then the whole subscription ends with the reason. With an access token it ends when that does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jobnimbus_mcp.errors import (
     CallerError,
     InternalError,
     InvalidInput,
+    NotAuthenticated,
     ProjectError,
     Stopping,
     UpstreamForbidden,
@@ -31,13 +32,25 @@ from jobnimbus_mcp.gateway.resources import ListUnder, any_list_of, located
 from jobnimbus_mcp.telemetry.defects import defect_fields
 from jobnimbus_mcp.tools.resources import WATCH, Proof, Resources
 
-__all__ = ["RECHECK_S", "UNDECIDED_MOST", "URIS_MOST", "WATCHES_MOST", "Unwatchable", "Watch", "Watches"]
+__all__ = [
+    "RECHECK_S",
+    "UNDECIDED_MOST",
+    "URIS_MOST",
+    "WATCHES_MOST",
+    "WATCHES_OF_ONE_MOST",
+    "Unwatchable",
+    "Watch",
+    "Watches",
+]
 
 URIS_MOST = 100
 """Records of one subscription: each is read once when it opens."""
 
 WATCHES_MOST = 1_000
 """Open subscriptions of one process; each is a connection kept open."""
+
+WATCHES_OF_ONE_MOST = 200
+"""Of these the holder of one token: an agent that forgets to close its streams shuts out nobody else."""
 
 RECHECK_S = 300.0
 
@@ -62,8 +75,10 @@ class Unwatchable(Exception):
 class Watch:
     """One open subscription. A URI told twice before it was taken is taken once: it says "read again", and no more."""
 
-    def __init__(self, uris: Sequence[str]) -> None:
+    def __init__(self, uris: Sequence[str], client: str = "") -> None:
+        """`client`: of the token it was opened with; "" is nobody in particular."""
         self.uris = tuple(uris)
+        self.client = client
         self.unchecked: set[str] = set()
         self._waiting: dict[str, None] = {}
         self._changed = asyncio.Event()
@@ -151,13 +166,12 @@ class Watches:
         if self._closed:
             raise Stopping("The server is stopping; subscribe again.")
         if len(self._open) >= WATCHES_MOST:
-            raise BudgetExhausted(
-                f"This server has {WATCHES_MOST} open subscriptions and takes no more; close one.",
-                code="too_many_subscriptions",
-                retry_after_s=60.0,
-            )
+            raise _too_many(f"This server has {WATCHES_MOST} open subscriptions")
+        client = proof.access.client
+        if client and sum(one.client == client for one in self._open) >= WATCHES_OF_ONE_MOST:
+            raise _too_many(f"You have {WATCHES_OF_ONE_MOST} open subscriptions")
         callers = self._callers(uris, proof)
-        watch = Watch(uris)
+        watch = Watch(uris, client)
         # before the records are read, so that nothing that changes meanwhile is missed
         self._add(watch)
         checking: asyncio.Task[None] | None = None
@@ -165,7 +179,7 @@ class Watches:
             if not uris:
                 await self._resources.admitted(self._resources.anyone(proof), call)
             await self._read(uris, callers, call)
-            checking = asyncio.create_task(self._keep_checking(watch, callers, call.request_id))
+            checking = asyncio.create_task(self._keep_checking(watch, callers, proof.access.until, call.request_id))
             yield watch
         finally:
             self._remove(watch)
@@ -207,12 +221,18 @@ class Watches:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed
 
-    async def _keep_checking(self, watch: Watch, callers: Mapping[str, Caller], request_id: str) -> None:
-        """Until the watch must end, and then end it."""
+    async def _keep_checking(
+        self, watch: Watch, callers: Mapping[str, Caller], until: float | None, request_id: str
+    ) -> None:
+        """Until the watch must end, and then end it. `until`: epoch seconds at which the caller's token does."""
         undecided = 0
         distinct = set(callers.values())
         while True:
-            await self._clock.sleep(self._recheck_s)
+            left_s = self._recheck_s if until is None else until - self._clock.now()
+            await self._clock.sleep(max(0.0, min(self._recheck_s, left_s)))
+            if until is not None and self._clock.now() >= until:
+                watch.end(NotAuthenticated("The access token has expired; subscribe again with a new one."))
+                return
             try:
                 call = Call.begin(self._clock, request_id, tool=WATCH)
                 for who in distinct:
@@ -256,6 +276,12 @@ class Watches:
                 self._lists[every].discard(uri)
                 if not self._lists[every]:
                     del self._lists[every]
+
+
+def _too_many(there_are: str) -> BudgetExhausted:
+    return BudgetExhausted(
+        f"{there_are}, and no more are taken; close one.", code="too_many_subscriptions", retry_after_s=60.0
+    )
 
 
 def _every_list(uri: str) -> str | None:

@@ -29,6 +29,7 @@ from jobnimbus_mcp.tools.cursor import Cursor, merged_arguments, question_of
 from jobnimbus_mcp.tools.dates import whole_days
 from jobnimbus_mcp.tools.listing import list_answer
 from jobnimbus_mcp.tools.memo import AnswerMemo, Recalled, Remembered, memo_key
+from jobnimbus_mcp.tools.numbers import refuse_unwritable
 from jobnimbus_mcp.tools.people import People
 from jobnimbus_mcp.tools.spec import ToolSpec
 from jobnimbus_mcp.tools.versions import Versions
@@ -190,6 +191,7 @@ class Toolbox:
         self._refuse_unknown(spec, arguments)
         merged, cursor = merged_arguments(spec.name, arguments)
         args = _validated(spec, merged)
+        refuse_unwritable(merged)
         ctx.max_age_s = getattr(args, "max_age_s", None)
         if spec.effect.writes:
             return orjson.dumps(await self._structured(spec, ctx, args, merged, cursor))
@@ -204,7 +206,8 @@ class Toolbox:
         except Recalled as recalled:
             return recalled.data
         data = orjson.dumps(structured)
-        if ctx.used and not ctx.looked_at_clock and all(one.etag for one in ctx.used):
+        # one that is about no read tells more than its look-ups gave, such as a file's content
+        if ctx.answers and not ctx.looked_at_clock and all(one.etag for one in ctx.used):
             self.memo.put(key, Remembered(tuple(dict.fromkeys(ctx.used)), data))
         return data
 

@@ -14,6 +14,7 @@ from jobnimbus_mcp.crm.query import NameIs
 from jobnimbus_mcp.crm.reads import Operation, Read
 from jobnimbus_mcp.crm.writes import Link, Write, WriteResult
 from jobnimbus_mcp.errors import DuplicateRecord, InternalError, InvalidInput, OwnError, UpstreamError
+from jobnimbus_mcp.gateway.orders import kind_name
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.schedule import SCHEDULE
 from jobnimbus_mcp.tools.shape import Projection, fit_one
@@ -71,7 +72,7 @@ def delete_handler(entity: Entity, id_name: str, called: str) -> Handler:
 
     async def delete(ctx: ToolContext, args: BaseModel) -> dict[str, Any]:
         jnid = await _jnid(ctx, entity, getattr(args, id_name))
-        record = (await ctx.look_up(Read.record(entity, jnid))).value()
+        record = (await ctx.look_now(Read.record(entity, jnid))).value()
         title = str(record.get(facts_of(entity).title) or record.get("number") or "").strip()[:120]
         named = f"{called} {title!r} ({jnid})" if title else f"{called} {jnid}"
         ctx.confirm(getattr(args, "confirm", False), f"Delete the {named} in JobNimbus?")
@@ -185,6 +186,9 @@ async def linked_to(ctx: ToolContext, args: BaseModel, links: Sequence[str]) -> 
         if value is None:
             continue
         jnid = await ctx.job_to_write(value) if entity is Entity.JOBS else str(value)
+        # JobNimbus stores some kinds without a word, hung on nothing
+        if entity is not None and not await ctx.exists(Read.record(entity, jnid)):
+            raise InvalidInput(f"There is no {kind_name(entity)} with this id that it could belong to.", field=name)
         found.append(Link(jnid, entity))
     if sum(link.entity is None for link in found) and len(found) > 1:
         raise InvalidInput("Give related_to, or job_id and contact_id, not both.", field="related_to")

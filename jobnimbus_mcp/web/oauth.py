@@ -153,7 +153,8 @@ def access_of(token: Presented, keys: Iterable[Key], rules: Rules, now: float) -
     audience = claims.get("aud")
     if rules.resource not in (audience if isinstance(audience, list) else [audience]):
         raise Bad("audience")
-    if not now < _time(claims, "exp") + LEEWAY_S:
+    until = _time(claims, "exp") + LEEWAY_S
+    if not now < until:
         raise Bad("expired")
     if "nbf" in claims and not now >= _time(claims, "nbf") - LEEWAY_S:
         raise Bad("not_yet")
@@ -167,6 +168,7 @@ def access_of(token: Presented, keys: Iterable[Key], rules: Rules, now: float) -
         instances=_known(claims, rules.instances_claim, rules.instances),
         toolsets=_known(claims, rules.toolsets_claim, rules.toolsets),
         read_only=rules.write_scope not in scopes,
+        until=until,
     )
     return access, scopes
 

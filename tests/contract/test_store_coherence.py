@@ -21,6 +21,7 @@ from jobnimbus_mcp.cache.ports import (
     FLOOR_AHEAD_S,
     FLOOR_LIFE_S,
     FLOORS_MOST,
+    HISTORY_LINES,
     L1_LEASE_S,
     LEASE_MARGIN_S,
     START,
@@ -857,3 +858,38 @@ async def test_two_releases_share_a_server_without_showing_each_other_their_entr
             assert (await read(ours)).verdict is Verdict.MISS
     finally:
         await client.aclose()
+
+
+async def test_the_history_is_what_came_after_a_position_or_within_a_time(world: World) -> None:
+    store = world.store
+    before = (await store.history(T, "", 0, call())).position  # a server that is met for the first time has one line
+    nothing = await store.history(T, before, 0, call())
+    assert (nothing.position, nothing.since(before)) == (before, ())
+    first = (await bump(world, "jobs")).position
+    second = (await bump(world, "jobs", "tasks")).position
+
+    recent = await store.history(T, before, 0, call())
+    assert recent.epoch == (await store.generations(T, (), call()))[0]
+    assert recent.position == second
+    assert [(line.position, line.previous, line.tags) for line in recent.lines] == [
+        (first, before, ("jobs",)),
+        (second, first, ("jobs", "tasks")),
+    ]
+    assert recent.since(before) == recent.lines
+    assert (await store.history(T, second, 60, call())).settled == START, "all of it is from the last minute"
+    assert recent.since(first) == recent.lines[1:]
+    assert recent.since(second) == ()
+    assert abs(recent.now_ms - int(second.partition("-")[0])) < 60_000
+
+
+async def test_a_history_that_is_not_all_there_tells_nothing(world: World) -> None:
+    store = world.store
+    first = (await bump(world, "jobs")).position
+    await bump(world, "tasks")
+    told = await store.history(T, first, 0, call())
+
+    assert told.since("1-1") is None, "the lines between are not here"
+    assert told.since("9999999999999-0") is None, "the log has not come so far: it was lost"
+    for _ in range(HISTORY_LINES):
+        await bump(world, "jobs")
+    assert (await store.history(T, first, 0, call())).since(first) is None, "too long to be told"

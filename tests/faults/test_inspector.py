@@ -1,4 +1,8 @@
-"""Another client altogether, the MCP Inspector's command line, lists the tools and calls each of them once."""
+"""Another client altogether, the MCP Inspector's command line, lists all tools and calls each of them once.
+
+What each is called with is its row of `tool_cases`. Every command is a Node process, and over stdio a server as well,
+so those that do not depend on each other are run side by side.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from node_tools import NodeTools, installed
+from tool_cases import BY_TOOL, Case, Findings, Json, Place, id_argument_of
 
 START_BOUND_S = 30.0
 CALL_BOUND_S = 60.0
 CALLER = "t0ken-of-the-callers-01"
 INSTANCE = "stamford"
+SIDE_BY_SIDE = 3
 COMMAND = (sys.executable, "-m", "jobnimbus_mcp")
+
+SECOND_VERSION = frozenset({"estimates", "invoices", "materialorders", "products", "workorders"})
+"""Of JobNimbus's API, whose path these kinds are under."""
+ROWS_UNDER = {"activities": "activity", "files": "files"}
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -68,17 +79,22 @@ def environment(home: Path) -> dict[str, str]:
 
 
 class Account:
-    """A simulated JobNimbus, and what is in it."""
+    """A simulated JobNimbus, and what is in it: the world of a `Place`."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.key: str = httpx.get(f"{root}/_sim/keys", trust_env=False).json()[INSTANCE][0]
+        self.key: str = self._get("/_sim/keys")[INSTANCE][0]
 
-    def has(self, path: str) -> Any:
-        response = httpx.get(
-            f"{self.root}/api1{path}", headers={"Authorization": f"bearer {self.key}"}, trust_env=False
-        )
-        return response.raise_for_status().json()
+    def has(self, kind: str) -> list[Json]:
+        path = f"v2/{kind}" if kind in SECOND_VERSION else kind
+        told = self._get(f"/api1/{path}?size=1000", Authorization=f"bearer {self.key}")
+        rows: list[Json] = told[ROWS_UNDER.get(kind, "results")]
+        assert len(rows) == told["count"], kind
+        return rows
+
+    def users(self) -> list[Json]:
+        users: list[Json] = self._get("/api1/account/users", Authorization=f"bearer {self.key}")["users"]
+        return users
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -87,36 +103,12 @@ class Account:
             "JOBNIMBUS_API_BASE_URL": f"{self.root}/api1",
             "JOBNIMBUS_API_KEY": self.key,
             "MCP_AUTH_TOKENS": CALLER,
+            "MCP_TOOLSETS": "all",
             "LOG_LEVEL": "error",
         }
 
-    def arguments(self) -> dict[str, dict[str, Any]]:
-        """What each tool that needs something is called with."""
-        job, contact, task = (self.has(f"/{kind}?size=1")["results"][0] for kind in ("jobs", "contacts", "tasks"))
-        flows = self.has("/account/settings")["workflows"]
-        first = {
-            kind: next(
-                {"record_type": flow["name"], "status": flow["status"][0]["name"]}
-                for flow in flows
-                if flow["object_type"] == kind and flow.get("is_active") is not False
-            )
-            for kind in ("job", "contact")
-        }
-        return {
-            "get_job": {"job_id": job["jnid"]},
-            "get_contact": {"contact_id": contact["jnid"]},
-            "search_jobs": {"query": job["name"].split()[0]},
-            "search_contacts": {"query": contact["last_name"]},
-            "create_contact": {"display_name": "Inspected Contact", **first["contact"]},
-            "update_contact": {"contact_id": contact["jnid"], "company": "Inspected"},
-            "create_job": {"name": "Inspected job", "contact_id": contact["jnid"], **first["job"]},
-            "update_job": {"job_id": job["jnid"], "description": "Inspected"},
-            "create_task": {"title": "Inspect", "date_start": "2026-12-01", "job_id": job["jnid"]},
-            "update_task": {"task_id": task["jnid"], "title": "Inspected"},
-            "create_activity": {"note": "Inspected", "job_id": job["jnid"]},
-            "find_tools": {"query": "invoice"},
-            "use_tool": {"name": "get_products", "arguments": {"size": 1}},
-        }
+    def _get(self, path: str, **headers: str) -> Any:
+        return httpx.get(f"{self.root}{path}", headers=headers, trust_env=False).raise_for_status().json()
 
 
 @pytest.fixture(scope="module")
@@ -166,36 +158,67 @@ class Inspector:
         return self.run("--method", "tools/call", "--tool-name", tool, *given)
 
 
+def goes_second(case: Case) -> bool:
+    """It is about what an earlier call made, or changes a record that one changes."""
+    return case.tool.startswith("delete_") or case.tool in ("resume_bulk_run", "bulk_update_records")
+
+
+def arguments_of(case: Case, place: Place, made: Mapping[str, str]) -> Json:
+    """Of its row. What is deleted is what was created for it; `made`: the tool -> the record's id."""
+    given = case.good(place, "inspected")
+    if case.tool.startswith("delete_"):
+        return {**given, id_argument_of(case): made[case.tool.replace("delete_", "create_")]}
+    return given
+
+
 def inspected(inspector: Inspector, account: Account) -> None:
-    listed = inspector.run("--method", "tools/list", "--strict")["tools"]
-    names = [tool["name"] for tool in listed]
-    arguments = account.arguments()
-    assert set(arguments) <= set(names), "a tool of the table is not listed"
-    needing = {tool["name"] for tool in listed if tool["inputSchema"].get("required")}
-    assert needing <= set(arguments), "a tool was added: say what to call it with"
-    for name in names:
-        result = inspector.call(name, arguments.get(name, {}))
-        assert result.get("isError") is not True, (name, result)
-        assert result["structuredContent"] == json.loads(result["content"][0]["text"]), name
-    job = account.arguments()["get_job"]["job_id"]
-    read = inspector.run("--method", "resources/read", "--uri", f"jobnimbus://{INSTANCE}/jobs/{job}")
-    assert json.loads(read["contents"][0]["text"])["jnid"] == job
+    names = [tool["name"] for tool in inspector.run("--method", "tools/list", "--strict")["tools"]]
+    assert [name for name in names if name not in BY_TOOL] == [], "a tool was added: say what to call it with"
+    assert [name for name in BY_TOOL if name not in names] == [], "a tool with a row is not listed"
+    place = Place(account)
+    made: dict[str, str] = {}
+    found = Findings()
+    cases = [BY_TOOL[name] for name in names]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for second in (False, True):
+            called = [
+                (case.tool, pool.submit(inspector.call, case.tool, arguments_of(case, place, made)))
+                for case in cases
+                if goes_second(case) is second
+            ]
+            for tool, answer in called:
+                with found.of(tool, "from the Inspector"):
+                    told = answered(answer.result())
+                    made[tool] = str(told.get("jnid", ""))
+    found.none()
+    for case in cases:
+        if case.tool.startswith("delete_"):
+            gone = made[case.tool]
+            assert gone not in {row["jnid"] for row in account.has(case.kind)}, case.tool
+    read = inspector.run("--method", "resources/read", "--uri", f"jobnimbus://{INSTANCE}/jobs/{place.job}")
+    assert json.loads(read["contents"][0]["text"])["jnid"] == place.job
     prompts = inspector.run("--method", "prompts/list")["prompts"]
     assert "job_briefing" in {prompt["name"] for prompt in prompts}
 
 
-def test_every_listed_tool_works_from_the_inspector_over_http(
-    tools: NodeTools, account: Account, tmp_path: Path
-) -> None:
-    with ExitStack() as stack:
-        root = stack.enter_context(running(tmp_path, "serve", free_port(), "serve", **account.settings))
+def answered(result: Mapping[str, Any]) -> Json:
+    """What a call that went well told, as data and as text."""
+    assert result.get("isError") is not True, result
+    told: Json = result["structuredContent"]
+    assert told == json.loads(result["content"][0]["text"])
+    return told
+
+
+def test_every_tool_works_from_the_inspector_over_http(tools: NodeTools, account: Account, tmp_path: Path) -> None:
+    with running(tmp_path, "serve", free_port(), "serve", **account.settings) as root:
         header = ("--header", f"Authorization: Bearer {CALLER}")
         inspected(Inspector(tools, tmp_path, f"{root}/mcp", given=header), account)
 
 
-def test_every_listed_tool_works_from_the_inspector_over_stdio(
-    tools: NodeTools, account: Account, tmp_path: Path
+def test_every_tool_works_from_the_inspector_over_stdio(
+    tools: NodeTools, account: Account, tmp_path: Path, redis_url: str
 ) -> None:
-    settings = {**environment(tmp_path), **account.settings}
+    """Each call has a server of its own; a bulk run is resumed by another than began it, so they share a store."""
+    settings = {**environment(tmp_path), **account.settings, "REDIS_URL": redis_url}
     given = [word for name, value in settings.items() for word in ("-e", f"{name}={value}")]
     inspected(Inspector(tools, tmp_path, *COMMAND, "stdio", given=given), account)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tool_cases import KINDS, WRITES, Json, Place, Write, id_argument_of
+from tool_cases import KINDS, WRITES, Findings, Json, Place, Write, id_argument_of, moving
 
 from jobnimbus_mcp.cache.store_memory import MemoryStore
 from jobnimbus_mcp.clock import ManualClock
@@ -23,23 +22,6 @@ READER = {one.kind: (f"get_{one.one}", one.id_argument) for one in KINDS}
 ONLY_LISTED = ("files", "payments")
 """JobNimbus shows single ones of them nowhere but in its lists."""
 LISTER = {one.kind: f"get_{one.many}" for one in KINDS}
-
-
-class Findings:
-    """What was found wrong, of which tool."""
-
-    def __init__(self) -> None:
-        self.wrong: list[str] = []
-
-    @contextmanager
-    def of(self, tool: str, what: str) -> Iterator[None]:
-        try:
-            yield
-        except AssertionError as wrong:
-            self.wrong.append(f"{tool}, {what}: {wrong}")
-
-    def none(self) -> None:
-        assert not self.wrong, "\n\n".join(["", *self.wrong])
 
 
 @pytest.fixture
@@ -57,11 +39,11 @@ async def world(open_world: Any) -> AsyncIterator[Any]:
 
 async def answers(world: Any, agent: Any, tool: str, given: Json) -> Json:
     """The structured result of a call that must be good, the clock moved on meanwhile."""
-    return dict((await world.within(agent.ask(tool, **given))).data)
+    return dict((await moving(world, agent.ask(tool, **given))).data)
 
 
 async def refusal(world: Any, agent: Any, tool: str, given: Json) -> str:
-    return str(await world.within(agent.refused(tool, **given)))
+    return str(await moving(world, agent.refused(tool, **given)))
 
 
 def counted(world: Any) -> dict[str, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 NOWHERE = "nosuchrecord000000000000"
 """An id that no record has."""
@@ -104,7 +107,7 @@ Good = Callable[[Place, str], Json]
 class Case:
     """`asks`: the call asks JobNimbus something. `empty`: arguments with which a list has no rows, None where it always
     has some. `kind`: the simulated account's name of what is read or written. `id_argument`: "" where none is taken.
-    `unknown`: other arguments that can name a record which is not there, each alone. `singly`: what goes wrong is told
+    `unknown`: other arguments that can name a record which is not there. `singly`: what goes wrong is told
     of each row, not of the call."""
 
     tool: str
@@ -476,3 +479,36 @@ BY_TOOL: Mapping[str, Case] = {case.tool: case for case in CASES}
 def id_argument_of(case: Case) -> str:
     """The argument that names the record the tool is about; "" where it names none."""
     return case.id_argument or WITH_IDS.get(case.tool, "")
+
+
+class Findings:
+    """What was found wrong, of which tool: told together at the end."""
+
+    def __init__(self) -> None:
+        self._wrong: list[str] = []
+
+    @contextmanager
+    def of(self, tool: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except AssertionError as wrong:
+            self._wrong.append(f"{tool}, {what}: {wrong}")
+
+    def none(self) -> None:
+        assert not self._wrong, "\n\n".join(["", *self._wrong])
+
+
+async def moving(world: Any, work: Awaitable[T], step_s: float = 1.0) -> T:
+    """The result of `work`; the world's clock is moved on by `step_s` whenever it has had its turns."""
+    task = asyncio.ensure_future(work)
+    try:
+        async with asyncio.timeout(30):
+            while not task.done():
+                for _ in range(100 if step_s >= 0.5 else 25):
+                    await asyncio.sleep(0)
+                if not task.done():
+                    world.clock.advance(step_s)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    return task.result()

@@ -23,6 +23,7 @@ from jobnimbus_mcp.crm.writes import Upload, Write
 from jobnimbus_mcp.errors import (
     BudgetExhausted,
     CacheUnavailable,
+    InternalError,
     UpstreamForbidden,
     UpstreamNotFound,
     UpstreamRateLimited,
@@ -57,7 +58,8 @@ class JobNimbus:
     """Keeps records. `script`: what becomes of the next writes, "ok" when it is over; see `_FATES`.
 
     `lag_s`: its lists show a record so long after it was made. `hides`: fields that it ignores. `drops_links`: of new
-    records. `bare`: answers of writes hold the id alone. `away`: reads fail. `slow_s`: a write takes so long.
+    records. `keeps_dates`: those that a record was sent with as the day it was made. `bare`: answers of writes hold the
+    id alone. `away`: reads fail. `slow_s`: a write takes so long.
     """
 
     def __init__(self, clock: ManualClock) -> None:
@@ -71,6 +73,7 @@ class JobNimbus:
         self.slow_s = 0.0
         self.hides: frozenset[str] = frozenset()
         self.drops_links = False
+        self.keeps_dates = False
         self.behind_s = 0.0
         self.incomplete = False
         self.bare = False
@@ -196,7 +199,8 @@ class JobNimbus:
     def _new(self, entity: Entity, fields: Mapping[str, Any]) -> dict[str, Any]:
         self._number += 1
         jnid, now = f"{entity.value}{self._number}", int(self.clock.now() - self.behind_s)
-        record = {**fields, "jnid": jnid, "date_created": now, "date_updated": now, "is_active": True}
+        made = fields.get("date_created", now) if self.keeps_dates else now
+        record = {**fields, "jnid": jnid, "date_created": made, "date_updated": now, "is_active": True}
         self.records[entity, jnid] = record
         self._made_at[jnid] = self.clock.now()
         return dict(record)
@@ -229,15 +233,18 @@ class Records:
 
 
 class Told:
-    """Notes what it is told. `away`: it cannot be told."""
+    """Notes what it is told. `away`: it cannot be told. `broken`: it fails as it never should."""
 
     def __init__(self) -> None:
         self.written: list[Written] = []
         self.away = False
+        self.broken = False
 
     async def __call__(self, written: Written, call: Call) -> None:
         if self.away:
             raise CacheUnavailable("away")
+        if self.broken:
+            raise InternalError("a defect")
         self.written.append(written)
 
     @property

@@ -158,10 +158,77 @@ def test_a_document_goes_back_whole_without_what_jobnimbus_works_out() -> None:
     }
 
 
-def test_changed_items_and_links_replace_those_of_the_document() -> None:
-    rows = [{"name": "Nail", "quantity": 1, "price": 2, "amount": 2}]
-    body = body_of(change(Entity.INVOICES, CONTACT, items=rows), base=AN_INVOICE)
-    assert (body["items"], body["related"]) == (rows, [{"id": "c1", "type": "contact"}])
+NAIL = {"name": "Nail", "quantity": 1, "price": 2, "cost": 1, "uom": "BX", "item_type": "material", "description": ""}
+
+
+def test_changed_items_replace_those_of_the_document() -> None:
+    assert body_of(change(Entity.INVOICES, items=[NAIL]), base=AN_INVOICE)["items"] == [NAIL]
+
+
+OLD_SHINGLE = {"jnid": "p1", "name": "Shingle", "quantity": 32, "price": 385, "cost": 210, "tax_rate": 7.5, "sku": "S1"}
+OLD_LABOR = {"jnid": "p2", "name": "Labor", "quantity": 1, "price": 90, "labor": {"price": 50, "cost": 9}}
+REAR_LABOR = {"jnid": "p2", "name": "Labor", "quantity": 5, "price": 70, "tax_rate": 3}
+NEW_LINE = {"quantity": 1, "price": 0, "cost": 0, "uom": "Items", "item_type": "material", "description": ""}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ([{"name": "Shingle", "quantity": 33}], [{**OLD_SHINGLE, "quantity": 33}]),
+        ([{"name": "Lifetime shingle", "jnid": "p1"}], [{**OLD_SHINGLE, "name": "Lifetime shingle"}]),
+        ([{"name": " Shingle "}], [{**OLD_SHINGLE, "name": " Shingle "}]),
+        ([{"name": "Shingle", "jnid": "p9"}], [{**NEW_LINE, "name": "Shingle", "jnid": "p9"}]),
+        # of two alike the one most alike, and none twice
+        ([{"name": "Labor", "quantity": 5}], [REAR_LABOR]),
+        (
+            [{"name": "Labor", "price": 95}, {"name": "Labor", "price": 70}, {"name": "Labor"}],
+            [{**OLD_LABOR, "price": 95}, REAR_LABOR, {**NEW_LINE, "name": "Labor"}],
+        ),
+        ([{"name": "Labor", "labor": {"price": 60}}], [{**OLD_LABOR, "labor": {"price": 60, "cost": 9}}]),
+        ([{"name": "Nail", "price": 2}], [{**NEW_LINE, "name": "Nail", "price": 2}]),
+        ([], []),
+    ],
+)
+def test_of_a_line_that_stays_what_was_not_said_stays(said: list[dict[str, Any]], sent: list[dict[str, Any]]) -> None:
+    """Source: JobNimbus API documentation, estimates: the PUT replaces the items, tax, labour and all."""
+    base = {**AN_INVOICE, "items": [{**OLD_SHINGLE, "amount": 12320}, OLD_LABOR, REAR_LABOR]}
+    write = change(Entity.INVOICES, items=said)
+    assert body_of(write, base=base)["items"] == sent
+    assert landed(write, {"items": sent}) == ()
+    assert base["items"] == [{**OLD_SHINGLE, "amount": 12320}, OLD_LABOR, REAR_LABOR]
+
+
+def test_of_a_products_unit_what_was_not_said_stays() -> None:
+    base = {
+        "jnid": "r1",
+        "uoms": [{"uom": "SQ", "material": {"cost": 2, "price": 3}, "labor": {"cost": 4, "price": 5}}],
+    }
+    said = [{"uom": "SQ", "material": {"price": 9}}, {"uom": "EA", "labor": {"cost": 1}}]
+    assert body_of(change(Entity.PRODUCTS, uoms=said), base=base)["uoms"] == [
+        {"uom": "SQ", "material": {"cost": 2, "price": 9}, "labor": {"cost": 4, "price": 5}},
+        {"uom": "EA", "material": {"cost": 0, "price": 0}, "labor": {"cost": 1, "price": 0}},
+    ]
+    assert body_of(new(Entity.PRODUCTS, uoms=[{"uom": "EA"}]))["uoms"] == [
+        {"uom": "EA", "material": {"cost": 0, "price": 0}, "labor": {"cost": 0, "price": 0}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("links", "related", "primary"),
+    [
+        ((Link("c2", Entity.CONTACTS),), ["c2 contact", "j1 job", "c1"], "c2 contact"),
+        ((CONTACT,), ["c1 contact", "j1 job"], "c1 contact"),
+        ((Link("j2", Entity.JOBS),), ["j2 job", "c1"], "c1 contact"),
+        ((Link("j2", Entity.JOBS), CONTACT), ["j2 job", "c1 contact"], "c1 contact"),
+        ((Link("x1"),), ["x1", "j1 job", "c1"], "c1 contact"),
+    ],
+)
+def test_a_new_link_of_a_document_takes_the_place_of_its_kind_and_no_other(
+    links: tuple[Link, ...], related: list[str], primary: str
+) -> None:
+    body = body_of(change(Entity.INVOICES, *links), base=AN_INVOICE)
+    told = [" ".join(link.values()) if isinstance(link, dict) else link for link in body["related"]]
+    assert (told, " ".join(body["primary"].values())) == (related, primary)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_nothing_but_letters_and_digits_is_an_id(text: str) -> None:
         ("", None),
         (True, None),
         ("soon", None),
+        ("9" * 400, None),
     ],
 )
 def test_dates_are_read_in_all_their_spellings(value: object, seconds: int | None) -> None:

@@ -18,6 +18,7 @@ from jobnimbus_mcp.errors import (
     BudgetExhausted,
     CacheUnavailable,
     DuplicateRecord,
+    InternalError,
     InvalidInput,
     ProjectError,
     RecordNotFound,
@@ -723,7 +724,7 @@ class TestTogether:
 
         record = world.jobnimbus.records[Entity.INVOICES, "minv1"]
         assert (record["note"], record["terms"]) == ("Due on receipt", "Net 30")
-        assert world.writes._carrier._turns == {}
+        assert world.writes._carrier._turns._locks == {}
 
     async def test_whose_turn_does_not_come_in_time_is_told_so(self, world: World) -> None:
         world.jobnimbus.slow_s = 5.0
@@ -733,7 +734,7 @@ class TestTogether:
             await world.writes.write(PRICED, CALLER, world.call(0.01))
 
         assert (await world.driven(first)).changed == ("note",)
-        assert (len(world.jobnimbus.sent), world.writes._carrier._turns) == (1, {})
+        assert (len(world.jobnimbus.sent), world.writes._carrier._turns._locks) == (1, {})
 
     async def test_of_one_key_sent_twice_at_once_one_record_comes(self, world: World) -> None:
         world.jobnimbus.slow_s = 1.0
@@ -790,3 +791,36 @@ async def _until(met: Any) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("never")
+
+
+EARLIER = Write(
+    Entity.ACTIVITIES,
+    Action.CREATED,
+    fields={"note": "Called", "record_type_name": "Note", "date_created": 1_600_000_000},
+    links=(JOB,),
+)
+
+
+async def test_a_note_under_an_earlier_date_is_found_under_it_and_not_made_twice() -> None:
+    """Source: JobNimbus API documentation, activities: `date_created` may be set, for back-dating."""
+    world = World()
+    world.jobnimbus.keeps_dates = True
+    world.jobnimbus.put(Entity.ACTIVITIES, "mact1", note="Called", record_type_name="Note", date_created=1_600_000_000)
+    world.jobnimbus.lag_s = 60.0
+    world.jobnimbus.script.append("lost")
+    with pytest.raises(WriteOutcomeUnknown):
+        await world.write(EARLIER, "key-1")
+    world.clock.advance(60)
+    result = await world.write(EARLIER, "key-1")
+    assert (result.replayed, len(world.jobnimbus.sent)) == (True, 1)
+    assert [one["jnid"] for one in world.jobnimbus.of(Entity.ACTIVITIES)] == ["mact1", result.jnid]
+
+
+async def test_what_jobnimbus_took_is_not_sent_again_whatever_went_wrong_afterwards() -> None:
+    world = World()
+    world.told.broken = True
+    with pytest.raises(InternalError):
+        await world.write(NEW_TASK, "key-1")
+    world.told.broken = False
+    result = await world.write(NEW_TASK, "key-1")
+    assert (result.replayed, len(world.jobnimbus.sent)) == (True, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,3 +184,12 @@ def test_money_is_told_from_other_numbers_by_the_fields_name() -> None:
     others = {"number", "size", "task_count", "priority", "tax_rate", "cf_double_1", "date_paid_in_full", "quantity"}
 
     assert {name for name in named | others if is_money(name)} == named
+
+
+@pytest.mark.parametrize("huge", [1e16, 1e20, 1e30, -1e19, 1e308])
+def test_a_number_no_account_can_mean_does_not_keep_the_record_from_being_written(huge: float) -> None:
+    row = {"total": huge, "price": huge, "date_due": huge, "size": huge}
+
+    assert orjson.loads(orjson.dumps(readable(row, {}))) == {
+        name: value for name, value in row.items() if name != "date_due" or huge > 0
+    }

@@ -21,6 +21,7 @@ from jobnimbus_mcp.errors import (
     UpstreamTimeout,
     UpstreamUnauthorized,
 )
+from jobnimbus_mcp.gateway.access import Access
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.tools import subscriptions
 from jobnimbus_mcp.tools.resources import Proof, Resources
@@ -162,6 +163,40 @@ async def test_the_bounds_hold_and_cost_no_read(scene: Scene, monkeypatch: pytes
         assert len(scene.records.read_uris) == reads
     async with scene.opened(A):
         assert scene.watches.open_now == 1
+
+
+async def test_one_client_cannot_take_every_place_and_others_go_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "WATCHES_OF_ONE_MOST", 2)
+    ana, bob = (Proof("k" * 16, "stamford", Access(client=name)) for name in ("ana", "bob"))
+    async with AsyncExitStack() as stack:
+        for proof in (ana, ana, bob, PROOF, PROOF, PROOF):
+            await stack.enter_async_context(scene.opened(A, proof=proof))
+        with pytest.raises(ProjectError, match="You have 2") as full:
+            async with scene.opened(A, proof=ana):
+                raise AssertionError("it was granted")
+        assert full.value.code == "too_many_subscriptions"
+        async with scene.opened(A, proof=bob):
+            assert scene.watches.open_now == 7
+    async with scene.opened(A, proof=ana):
+        assert scene.watches.open_now == 1
+
+
+@pytest.mark.parametrize("uris", [(A,), ()])
+async def test_a_subscription_ends_with_the_token_it_was_opened_with(scene: Scene, uris: tuple[str, ...]) -> None:
+    short = Proof("k" * 16, "stamford", Access(client="ana", until=scene.clock.now() + RECHECK_S + 40))
+    async with scene.opened(*uris, proof=short) as watch, scene.opened(A) as other:
+        await scene.time_passes()
+        await scene.time_passes(39)
+        for uri in uris:
+            scene.watches.tell(uri)
+            assert await taken(watch) == uri
+        await scene.time_passes(1)
+        scene.watches.tell(A)
+        with pytest.raises(NotAuthenticated, match="expired"):
+            await taken(watch)
+        assert await taken(other) == A
 
 
 async def test_closing_ends_all_after_what_was_told_and_opens_none(scene: Scene) -> None:

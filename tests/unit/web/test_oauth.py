@@ -67,7 +67,7 @@ def public_pem() -> bytes:
 
 
 def test_a_good_token_tells_who_it_is_and_what_it_may_do(issuer: Issuer) -> None:
-    assert verified(issuer.token()) == (Access(client=ANA), ALL)
+    assert verified(issuer.token()) == (Access(client=ANA, until=NOW + 300 + LEEWAY_S), ALL)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_good_token_tells_who_it_is_and_what_it_may_do(issuer: Issuer) -> None
 def test_each_accepted_algorithm_is_verified_with_its_own_kind_of_key(issuer: Issuer, alg: str, private: str) -> None:
     jwks = {"keys": [public_jwk(key, name) for name, key in PRIVATE.items()]}
     token = issuer.token(alg=alg, kid=private, key=PRIVATE[private])
-    assert verified(token, jwks) == (Access(client=ANA), ALL)
+    assert verified(token, jwks) == (Access(client=ANA, until=NOW + 300 + LEEWAY_S), ALL)
     cut = token.split(".")
     signature = bytearray(base64.urlsafe_b64decode(cut[2] + "=="))
     signature[5] ^= 1
@@ -252,7 +252,7 @@ def test_scopes_are_read_as_issuers_write_them_and_only_the_write_scope_writes(
     issuer: Issuer, claims: dict[str, Any], scopes: set[str], read_only: bool
 ) -> None:
     access, found = verified(signed(issuer, **claims))
-    assert (access, found) == (Access(client=ANA, read_only=read_only), scopes)
+    assert (access, found) == (Access(client=ANA, read_only=read_only, until=NOW + 300 + LEEWAY_S), scopes)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_claim_bounds_the_toolsets_and_claims_that_are_switched_off_bound_noth
     access, _ = verified(token)
     assert (access.instances, access.toolsets) == ({"stamford"}, {"sales"})
     unbounded, _ = verified(token, rules=replace(RULES, instances_claim=None, toolsets_claim=None))
-    assert unbounded == Access(client=ANA)
+    assert unbounded == Access(client=ANA, until=NOW + 300 + LEEWAY_S)
 
 
 @pytest.mark.parametrize("name", ["scope", "scp", "jobnimbus_instances", "jobnimbus_toolsets"])
