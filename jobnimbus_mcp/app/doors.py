@@ -60,6 +60,7 @@ def build_doors(
             instances=frozenset(settings.instances),
             toolsets=frozenset({*TOOLSETS, "default", "all"}),
             instances_claim=settings.oauth_instances_claim,
+            toolsets_claim=settings.oauth_toolsets_claim,
         )
         oauth = ResourceServer(rules, KeyRing(jwks, clock, log), clock)
     return Doors(settings.clients(), oauth, _rate(settings, accounts, clock, recorder), jwks)

@@ -366,6 +366,12 @@ class Settings(BaseSettings):
         "word",
         "claim that lists the accounts a token is for; a token without it is for all of them",
     )
+    oauth_toolsets_claim: str = _variable(
+        "OAUTH_TOOLSETS_CLAIM",
+        "jobnimbus_toolsets",
+        "word",
+        "claim that lists the toolsets a token may use; a token without it may use all of them",
+    )
     admin_token: Secret | None = _variable(
         "ADMIN_TOKEN", None, "secret", "bearer token of the admin routes; without it they are off"
     )

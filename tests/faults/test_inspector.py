@@ -167,7 +167,7 @@ def arguments_of(case: Case, place: Place, made: Mapping[str, str]) -> Json:
     """Of its row. What is deleted is what was created for it; `made`: the tool -> the record's id."""
     given = case.good(place, "inspected")
     if case.tool.startswith("delete_"):
-        return {**given, id_argument_of(case): made[case.tool.replace("delete_", "create_")]}
+        return {**given, id_argument_of(case): made.get(case.tool.replace("delete_", "create_"), "")}
     return given
 
 

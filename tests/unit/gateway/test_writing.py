@@ -33,7 +33,7 @@ from jobnimbus_mcp.errors import (
 )
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.orders import RecordOrder
-from jobnimbus_mcp.gateway.receipts import Owner
+from jobnimbus_mcp.gateway.receipts import New, Owner
 
 JOB = Link("mjob1", Entity.JOBS)
 NEW_TASK = Write(
@@ -725,6 +725,33 @@ class TestTogether:
         record = world.jobnimbus.records[Entity.INVOICES, "minv1"]
         assert (record["note"], record["terms"]) == ("Due on receipt", "Net 30")
         assert world.writes._carrier._turns._locks == {}
+
+    async def test_two_changes_of_one_document_both_hold_from_two_processes(self, world: World) -> None:
+        world.jobnimbus.slow_s = 1.0
+        terms = Write(Entity.INVOICES, Action.UPDATED, "minv1", fields={"terms": "Net 30"})
+        of_another_key = replace(CALLER, partition="q" * 32)
+        first = world.writes.write(PRICED, CALLER, world.call())
+        second = world.another().write(terms, of_another_key, world.call())
+        await world.driven(asyncio.gather(first, second))
+
+        record = world.jobnimbus.records[Entity.INVOICES, "minv1"]
+        assert (record["note"], record["terms"]) == ("Due on receipt", "Net 30")
+
+    async def test_the_turn_of_a_process_that_died_ends_with_its_call(self, world: World) -> None:
+        owner, key = Owner(CALLER.instance, "turns"), "invoices:minv1"
+        await world.memory.begin(owner, key, "turns", 0.0, lease_s=10.0)
+        with pytest.raises(WriteInProgress):
+            await world.driven(world.writes.write(PRICED, CALLER, world.call(5.0)))
+        assert world.jobnimbus.sent == []
+        assert (await world.write(PRICED)).changed == ("note",)
+        # and it was given back
+        assert isinstance(await world.memory.begin(owner, key, "turns", 0.0, lease_s=1.0), New)
+
+    @pytest.mark.parametrize("answers", [0, 1])
+    async def test_without_the_store_a_document_is_changed_all_the_same(self, world: World, answers: int) -> None:
+        world.receipts = AwayReceipts(world.memory, answers)
+        result = await world.driven(world.another().write(PRICED, CALLER, world.call()))
+        assert result.changed == ("note",)
 
     async def test_whose_turn_does_not_come_in_time_is_told_so(self, world: World) -> None:
         world.jobnimbus.slow_s = 5.0
