@@ -842,13 +842,13 @@ async def test_two_releases_share_a_server_without_showing_each_other_their_entr
         assert await store.fill(KEY, TAGS, seen, value, ttl_s=60, admission_s=60, call=call())
 
     try:
-        for ours, theirs in ((2, 3), (3, 2), (2, 1)):
+        for ours, theirs in ((3, 4), (4, 3), (3, 2)):
             await kept(theirs)
             assert (await read(theirs)).verdict is Verdict.HIT
             found = await read(ours)
             assert (found.verdict, found.admitted) == (Verdict.MISS, True)
             assert (await store.lead(KEY, found, "t", call=call())).verdict is (
-                LeadVerdict.LED if theirs != 2 else LeadVerdict.FILLED
+                LeadVerdict.LED if theirs != 3 else LeadVerdict.FILLED
             )
             await store.release(KEY, "t", result="failed", call=call())
             await kept(ours)

@@ -245,7 +245,7 @@ async def test_only_the_kind_of_read_that_may_be_dirty_is_and_it_says_so(open_wo
         await world.fault(status=500)
         assert (await world.call("get_job", **detail)).status == "stale"
         await passes(world, 14.0)
-        told = await world.call("get_job", **detail)
+        told = await world.within(world.call("get_job", **detail))
         assert told.cache["staleReason"] == "changed since; JobNimbus could not be asked"
         response = await world.within(world.post("get_job", {"job_id": job, "max_age_s": 1}))
         assert response.status_code == 502

@@ -254,8 +254,10 @@ async def test_a_kind_known_to_be_short_is_read_whole_for_the_first_filter(world
 
 
 async def test_a_kind_that_is_long_or_of_unknown_length_is_not(world: ReuseWorld) -> None:
-    activities = Read.block(Entity.ACTIVITIES, (), Sort(), 0)
-    await world.get(activities)  # 882 of them
+    for _ in range(120):
+        world.account.create("activities", {"note": "Called back"})
+    await world.wait(60)
+    await world.get(Read.block(Entity.ACTIVITIES, (), Sort(), 0))  # 1,002 of them
     for read in (BOARD, Read.scan(Entity.ACTIVITIES, (Is("is_status_change", True),))):
         await same_as_jobnimbus(world, read)
     assert (world.reuses("widened"), world.reuses("full")) == (0, 3)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from writes_world import CALLER, SETTLE_S, AwayReceipts, World
 
 from jobnimbus_mcp.crm.entities import Action, Entity
+from jobnimbus_mcp.crm.query import AnyOf, Between, Is
 from jobnimbus_mcp.crm.writes import Link, Upload, Write
 from jobnimbus_mcp.errors import (
     BudgetExhausted,
@@ -841,6 +842,9 @@ async def test_a_note_under_an_earlier_date_is_found_under_it_and_not_made_twice
     result = await world.write(EARLIER, "key-1")
     assert (result.replayed, len(world.jobnimbus.sent)) == (True, 1)
     assert [one["jnid"] for one in world.jobnimbus.of(Entity.ACTIVITIES)] == ["mact1", result.jnid]
+    # of a year's activities those of the one job, or JobNimbus would not tell them all
+    of_the_job = AnyOf((Is("primary.id", "mjob1"), Is("related.id", "mjob1")))
+    assert world.jobnimbus.loads[-1].where == (of_the_job, Between("date_created", 1_600_000_000))
 
 
 async def test_what_jobnimbus_took_is_not_sent_again_whatever_went_wrong_afterwards() -> None:
