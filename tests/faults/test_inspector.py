@@ -25,6 +25,8 @@ from tool_cases import BY_TOOL, Case, Findings, Json, Place, id_argument_of
 
 START_BOUND_S = 30.0
 CALL_BOUND_S = 60.0
+CONNECT_BOUND_S = 45.0
+"""Over stdio this is a server's start, on a machine that may be busy with others."""
 CALLER = "t0ken-of-the-callers-01"
 INSTANCE = "stamford"
 SIDE_BY_SIDE = 3
@@ -138,6 +140,7 @@ class Inspector:
                 *self._tools.inspector,
                 *self._given,
                 *("--format", "json", "--protocol-era", "modern"),
+                *("--connect-timeout", f"{CONNECT_BOUND_S * 1000:.0f}"),
                 *(*arguments, "--", *self._server),
             ],
             cwd=self._home,
