@@ -19,13 +19,16 @@ STDIO_GRACE_S = 3.0
 
 async def serve_stdio(server: Server[Any], *, at_end: Callable[[], None]) -> None:
     """Serve until the client hangs up, then call `at_end`; what it asked before is answered, within STDIO_GRACE_S."""
-    async with stdio_server() as (incoming, outgoing):
-        unanswered = _Unanswered()
-        await server.run(
-            _Incoming(incoming, unanswered, at_end=at_end),
-            _Outgoing(outgoing, unanswered),
-            server.create_initialization_options(),
-        )
+    try:
+        async with stdio_server() as (incoming, outgoing):
+            unanswered = _Unanswered()
+            await server.run(
+                _Incoming(incoming, unanswered, at_end=at_end),
+                _Outgoing(outgoing, unanswered),
+                server.create_initialization_options(),
+            )
+    except* BrokenPipeError:
+        at_end()  # the client left before it took its answer, which is an end like any other
 
 
 class _Unanswered:

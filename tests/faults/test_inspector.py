@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 from node_tools import NodeTools, installed
-from tool_cases import BY_TOOL, Case, Findings, Json, Place, id_argument_of
+from tool_cases import BY_TOOL, NOWHERE, Case, Findings, Json, Place, id_argument_of
 
 START_BOUND_S = 30.0
 CALL_BOUND_S = 60.0
@@ -170,7 +170,7 @@ def arguments_of(case: Case, place: Place, made: Mapping[str, str]) -> Json:
     """Of its row. What is deleted is what was created for it; `made`: the tool -> the record's id."""
     given = case.good(place, "inspected")
     if case.tool.startswith("delete_"):
-        return {**given, id_argument_of(case): made.get(case.tool.replace("delete_", "create_"), "")}
+        return {**given, id_argument_of(case): made.get(case.tool.replace("delete_", "create_"), NOWHERE)}
     return given
 
 

@@ -235,7 +235,7 @@ async def test_only_the_kind_of_read_that_may_be_dirty_is_and_it_says_so(open_wo
         assert old.data["record"] == first.data["record"]
         assert old.cache["staleReason"] == old.data["stale_reason"] == "changed since; being fetched anew"
         assert old.cache["ttlSeconds"] == 0
-        rows = await world.call("get_jobs", **listed)
+        rows = await world.within(world.call("get_jobs", **listed))
         assert (rows.status, rows.cache["consistency"]) == ("miss", "barrier")
         await passes(world, 1.0)
         new = await world.call("get_job", **detail)

@@ -143,3 +143,25 @@ async def test_stdout_carries_the_protocol_alone_and_a_signal_ends_the_process_i
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def test_a_client_that_leaves_before_its_answer_ends_the_process_without_an_error(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jobnimbus_mcp", "stdio"),
+        cwd=tmp_path,
+        env=environment | {"JOBNIMBUS_API_BASE_URL": "http://127.0.0.1:9/api1", "LOG_LEVEL": "error"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    os.close(reading)  # nobody will read the answer
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    async with asyncio.timeout(START_BOUND_S):
+        _, errors = await process.communicate(json.dumps(request).encode() + b"\n")
+    assert "Traceback" not in errors.decode()
+    assert process.returncode == 0

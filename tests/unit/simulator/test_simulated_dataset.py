@@ -239,6 +239,7 @@ def test_approved_estimates_belong_to_jobs_past_approval(seeded: Seeded) -> None
         assert (estimate["status"] in (4, 5)) is (job["status_name"] not in early)
 
 
+@pytest.mark.long
 def test_scale_40_outgrows_the_paging_windows() -> None:
     account: Account = Simulator(instances=("one",), scale=40, clock=ManualClock()).account("one")
 
