@@ -48,7 +48,7 @@ Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 app = typer.Typer(
     name="jobnimbus-mcp",
-    help="An MCP server that lets agents read JobNimbus through a cache that is never out of date.",
+    help="An MCP server that lets agents work with JobNimbus through a cache that is never out of date.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
