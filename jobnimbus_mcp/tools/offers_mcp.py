@@ -29,7 +29,7 @@ from jobnimbus_mcp.gateway.identity import Identities
 from jobnimbus_mcp.tools.completions import COMPLETE, Completed, Completions
 from jobnimbus_mcp.tools.prompts import GET_PROMPT, Prompt, Prompts
 from jobnimbus_mcp.tools.refusals_mcp import refusal
-from jobnimbus_mcp.tools.requests_mcp import LISTS_TTL_MS, Calls, Ctx, proof_of, scope_of
+from jobnimbus_mcp.tools.requests_mcp import LISTS_TTL_MS, Calls, Ctx, access_of, proof_of, scope_of
 from jobnimbus_mcp.tools.resources import MIME_TYPE, READ, Proof, Resources
 
 __all__ = ["CACHE_META", "Offers"]
@@ -58,7 +58,7 @@ class Offers:
         return ListResourcesResult(resources=shown, ttl_ms=LISTS_TTL_MS, cache_scope="private")
 
     async def list_templates(self, ctx: Ctx, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        access = proof_of(ctx).access
+        access = access_of(ctx)
         shown = [
             ResourceTemplate(
                 uri_template=one.uri_template,
@@ -86,7 +86,7 @@ class Offers:
         )
 
     async def list_prompts(self, ctx: Ctx, params: PaginatedRequestParams | None) -> ListPromptsResult:
-        access = proof_of(ctx).access
+        access = access_of(ctx)
         shown = [_shown(prompt) for prompt in self._prompts.listed(access)]
         return ListPromptsResult(prompts=shown, ttl_ms=LISTS_TTL_MS, cache_scope=scope_of(access))
 

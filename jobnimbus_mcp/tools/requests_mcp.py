@@ -12,6 +12,7 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from jobnimbus_mcp.call import CALL_DEADLINE_S, Call
 from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.errors import NotAuthenticated
 from jobnimbus_mcp.gateway.access import EVERYTHING, Access
 from jobnimbus_mcp.gateway.headers import sole_value
 from jobnimbus_mcp.gateway.identity import API_KEY_HEADER, INSTANCE_HEADER
@@ -23,6 +24,7 @@ __all__ = [
     "LONG_CALL_S",
     "Calls",
     "Ctx",
+    "access_of",
     "capabilities_of",
     "is_modern",
     "progress_of",
@@ -53,17 +55,35 @@ class Calls:
         return Call.begin(self._clock, self._request_id_of(scope), tool=what, within_s=within_s)
 
 
+def access_of(ctx: Ctx) -> Access:
+    """What the token at the door allows; on stdio nobody needs any.
+
+    Raises:
+        NotAuthenticated: an HTTP request that came in by no door.
+    """
+    if ctx.request is None:
+        return EVERYTHING
+    state = ctx.request.scope.get("state")
+    access = state.get("access") if isinstance(state, Mapping) else None
+    if not isinstance(access, Access):
+        raise NotAuthenticated("This request was let in by nobody.")
+    return access
+
+
 def proof_of(ctx: Ctx) -> Proof:
-    """The two headers, and what the token at the door allows; on stdio nobody needs any."""
+    """The two headers, and what the token at the door allows.
+
+    Raises:
+        InvalidInput: a header was sent twice.
+        NotAuthenticated: as `access_of`.
+    """
     if ctx.request is None:
         return Proof(None, None)
     headers = ctx.request.headers
-    state = ctx.request.scope.get("state")
-    access = state.get("access") if isinstance(state, Mapping) else None
     return Proof(
         sole_value(API_KEY_HEADER, headers.getlist(API_KEY_HEADER)),
         sole_value(INSTANCE_HEADER, headers.getlist(INSTANCE_HEADER)),
-        access if isinstance(access, Access) else EVERYTHING,
+        access_of(ctx),
     )
 
 

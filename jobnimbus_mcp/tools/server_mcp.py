@@ -44,7 +44,16 @@ from jobnimbus_mcp.tools.offers_mcp import CACHE_META, Offers
 from jobnimbus_mcp.tools.prompt_table import PROMPTS
 from jobnimbus_mcp.tools.prompts import Prompts
 from jobnimbus_mcp.tools.refusals_mcp import failed
-from jobnimbus_mcp.tools.requests_mcp import LISTS_TTL_MS, LONG_CALL_S, Calls, Ctx, progress_of, proof_of, scope_of
+from jobnimbus_mcp.tools.requests_mcp import (
+    LISTS_TTL_MS,
+    LONG_CALL_S,
+    Calls,
+    Ctx,
+    access_of,
+    progress_of,
+    proof_of,
+    scope_of,
+)
 from jobnimbus_mcp.tools.resources import Resources
 from jobnimbus_mcp.tools.signals import also_on_signals
 from jobnimbus_mcp.tools.stdio_mcp import serve_stdio
@@ -177,7 +186,7 @@ class McpFace:
         await serve_stdio(self.server, at_end=self.end_subscriptions)
 
     async def _list(self, ctx: Ctx, params: PaginatedRequestParams | None) -> ListToolsResult:
-        access = proof_of(ctx).access
+        access = access_of(ctx)
         shown = [self._tools[spec.name] for spec in self._toolbox.shown(access)]
         return ListToolsResult(tools=[*shown, *self._extras.tools], ttl_ms=LISTS_TTL_MS, cache_scope=scope_of(access))
 

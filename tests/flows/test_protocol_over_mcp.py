@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-from faces import face_of
+from faces import Doorkeeper, face_of
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from jobnimbus_mcp.gateway.access import Access
+from jobnimbus_mcp.gateway.access import EVERYTHING, Access
 from jobnimbus_mcp.tools.server_mcp import INSTRUCTIONS
 
 Row = dict[str, Any]
@@ -91,20 +91,8 @@ async def test_tools_that_are_not_listed_can_be_called_by_name_or_through_use_to
     assert "[invalid_argument, request " in await agent.refused("use_tool", name="use_tool", arguments={})
 
 
-class Doorkeeper:
-    """Puts an access where the web layer puts that of the token."""
-
-    def __init__(self, app: Any, access: Access | None) -> None:
-        self._app = app
-        self._access = access
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        state = {} if self._access is None else {"access": self._access}
-        await self._app({**scope, "state": state}, receive, send)
-
-
 @asynccontextmanager
-async def let_in(world: Any, access: Access | None, mode: str = "2026-07-28") -> AsyncIterator[Client]:
+async def let_in(world: Any, access: Access, mode: str = "2026-07-28") -> AsyncIterator[Client]:
     face = face_of(world.app)
     door = Doorkeeper(face.http_app(max_body_bytes=1_000_000), access)
     headers = {"X-JobNimbus-Api-Key": world.sim.keys["stamford"][0]}
@@ -114,6 +102,18 @@ async def let_in(world: Any, access: Access | None, mode: str = "2026-07-28") ->
         Client(streamable_http_client("http://localhost/mcp", http_client=http), mode=mode) as client,
     ):
         yield client
+
+
+async def test_what_came_in_by_no_door_is_told_nothing(world: Any) -> None:
+    face = face_of(world.app)
+    app = face.http_app(max_body_bytes=1_000_000)
+    async with (
+        face.http_running(),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as http,
+        Client(streamable_http_client("http://localhost/mcp", http_client=http), mode="2026-07-28") as client,
+    ):
+        with pytest.raises(MCPError):
+            await client.list_tools()
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -139,7 +139,11 @@ async def test_a_token_sees_and_uses_its_own_tools_and_accounts(world: Any, mode
 
 
 async def test_lists_of_what_is_offered_may_be_shared_by_those_who_see_the_same(world: Any) -> None:
-    for access, scope in ((None, "public"), (Access(client="desk"), "public"), (Access(read_only=True), "private")):
+    for access, scope in (
+        (EVERYTHING, "public"),
+        (Access(client="desk"), "public"),
+        (Access(read_only=True), "private"),
+    ):
         async with let_in(world, access) as client:
             for result in (
                 await client.list_tools(),

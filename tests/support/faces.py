@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from jobnimbus_mcp.app import App
 from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.gateway.access import EVERYTHING, Access
 from jobnimbus_mcp.gateway.writes import Writer
 from jobnimbus_mcp.tools.context import ToolContext
 from jobnimbus_mcp.tools.inputs import NoArgs
@@ -60,10 +61,21 @@ def face_of(app: App, *specs: ToolSpec) -> McpFace:
     return McpFace(toolbox, app.identities, app.clock, version="0", request_id_of=lambda scope: "request")
 
 
+class Doorkeeper:
+    """Puts an access where the web layer puts that of the token."""
+
+    def __init__(self, app: Any, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app({**scope, "state": {"access": self._access}}, receive, send)
+
+
 @asynccontextmanager
 async def over_http(face: McpFace, *, mode: str, **of_client: Any) -> AsyncIterator[Client]:
     """A client over Streamable HTTP, in memory."""
-    app = face.http_app(max_body_bytes=1_000_000)
+    app = Doorkeeper(face.http_app(max_body_bytes=1_000_000), EVERYTHING)
     async with (
         face.http_running(),
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app), timeout=BOUND_S) as http,
