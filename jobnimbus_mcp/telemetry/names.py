@@ -26,7 +26,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "cache_fills": Metric(
             "counter", ("entity", "result"), "Fills: stored, raced, too_large, lagging, unproved, failed."
         ),
-        "reuse": Metric("counter", ("entity", "kind"), "Loads: full, or out of what is kept (repaired, narrowed, ...)."),
+        "reuse": Metric("counter", ("entity", "kind"), "Loads: full, or out of what is kept (repaired, narrowed ...)."),
         "cache_refreshes": Metric(
             "counter", ("reason", "result"), "Refreshes in the background: early, stale or dirty; done, throttled, ..."
         ),
@@ -50,7 +50,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "upstream_seconds": Metric("histogram", ("entity",), "Time of one request to JobNimbus."),
         "upstream_retries": Metric("counter", ("reason",), "Requests to JobNimbus that were tried again."),
         "writes": Metric(
-            "counter", ("entity", "action", "outcome"), "Writes by outcome: done, unchanged, replayed or the error code."
+            "counter", ("entity", "action", "outcome"), "Writes by outcome: done, unchanged, replayed or error code."
         ),
         "write_seconds": Metric("histogram", ("entity", "action"), "Time of one write, with what was looked for."),
         "budget_wait_seconds": Metric("histogram", (), "Time waited for the request budget."),
