@@ -73,9 +73,9 @@ def is_wider(wide: Read, read: Read) -> bool:
         and read.entity in CATALOG
         and wide.shape in (Shape.BLOCK, Shape.SCAN)
         and read.shape in (Shape.BLOCK, Shape.SCAN)
-        # a list of the whole account, or of the same records: which of two scopes is the wider one, nobody said
-        and (not wide.scope or wide.scope == read.scope)
-        and all(clause in read.where for clause in wide.where)
+        # a list of the whole account, or of these records: whatever renews the narrower one renews the wider one too
+        and (not wide.scope or (bool(read.scope) and read.scope <= wide.scope))
+        and all(_follows(clause, read.where) for clause in wide.where)
         and _is_sure(wide)
         and _is_sure(read)
     )
@@ -292,6 +292,26 @@ def _judged_alike(clause: Clause) -> bool:
             return all(map(_judged_alike, clauses))
         case _:
             return False
+
+
+def _follows(clause: Clause, where: Where) -> bool:
+    """Does it hold of every row for which all of `where` hold?"""
+    if clause in where:
+        return True
+    if not isinstance(clause, OneOf):
+        return False
+    for one in where:
+        match one:
+            case Is(clause.field, value) if _is_among(value, clause.values):
+                return True
+            case OneOf(clause.field, values) if all(_is_among(value, clause.values) for value in values):
+                return True
+    return False
+
+
+def _is_among(value: Any, values: Sequence[Any]) -> bool:
+    # True is 1 to Python and not to JobNimbus
+    return any(value == one and type(value) is type(one) for one in values)
 
 
 def _found_alike(clause: Clause) -> bool:

@@ -30,6 +30,9 @@ _WHOLE_MOST = 2
 
 _SHOWN_MOST = 2
 
+_MISSED_MOST = 16
+"""Records of a kind: enough to see that there are several."""
+
 
 class Bases:
     """Bounded: the least recently seen go first."""
@@ -39,6 +42,7 @@ class Bases:
         self._whole: Bounded[tuple[_Whose, Entity], tuple[Read, ...]] = Bounded(_KINDS_MOST)
         self._counts: Bounded[tuple[_Whose, Entity], int] = Bounded(_KINDS_MOST)
         self._shown: Bounded[tuple[_Whose, Entity, str], tuple[Read, ...]] = Bounded(_RECORDS_MOST)
+        self._missed: Bounded[tuple[_Whose, Entity], dict[str, float]] = Bounded(_KINDS_MOST)
         self._unfit: Bounded[tuple[_Whose, Entity], int] = Bounded(_KINDS_MOST)
 
     def seen(self, whose: _Whose, read: Read, value: Mapping[str, Any]) -> None:
@@ -71,6 +75,19 @@ class Bases:
     def count(self, whose: _Whose, entity: Entity) -> int | None:
         """How many records of the kind there were, None when nobody has said."""
         return self._counts.get((whose, entity))
+
+    def missed(self, whose: _Whose, entity: Entity, jnid: str, now: float) -> None:
+        """The record was asked for by itself, and no list showed it."""
+        misses = self._missed.get((whose, entity)) or {}
+        misses.pop(jnid, None)
+        misses[jnid] = now  # the latest is the last
+        if len(misses) > _MISSED_MOST:
+            del misses[next(iter(misses))]
+        self._missed.put((whose, entity), misses)
+
+    def missed_since(self, whose: _Whose, entity: Entity, since: float) -> int:
+        """How many different records were, at most as many as are remembered."""
+        return sum(at >= since for at in (self._missed.get((whose, entity)) or {}).values())
 
     def too_large(self, whose: _Whose, entity: Entity, count: int) -> None:
         """So many records of the kind are too large to be kept as one list."""

@@ -1,14 +1,16 @@
 """What a load is put together from, so that a change costs one request and not one for every list that shows it.
 
 All of this happens inside a load: the generations were noted before it and are compared when it is kept, so whatever is
-invalidated meanwhile keeps its answer from being stored, as it does with one that JobNimbus gave. Three ways to do with
+invalidated meanwhile keeps its answer from being stored, as it does with one that JobNimbus gave. Four ways to do with
 fewer requests, and what makes each of them sound:
 
 - repaired. What lies dirty under the same key is right but for what has changed since its position in the log. Every
   such change is in the log by its record's name; those records are read by id, which does not lag; and `crm.upkeep`
   makes the list of them that JobNimbus would give.
 - narrowed. A complete list holds all that a narrower one is made of.
-- from a list. A list that was kept after the last change of a record shows it whole.
+- together. What hangs on one record is asked for with what hangs on others that were asked about lately: their lists
+  end at different times, and each that ends would be a request.
+- from a list. A list that was kept after the last change of a record shows it whole, whatever else has changed in it.
 
 A list comes from an index that lags behind the records. So the position of what was loaded from JobNimbus is that of
 `settle_s` before the load: what changed after it may be missing. Where all of that was looked at by id as well, the
@@ -22,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -38,13 +40,14 @@ from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.crm.query import OneOf, Sort
 from jobnimbus_mcp.crm.reads import Read, Shape
-from jobnimbus_mcp.crm.relations import record_floor
+from jobnimbus_mcp.crm.relations import ACCOUNT_WIDE, CHILDREN, record_floor
 from jobnimbus_mcp.crm.told import Told, told_of
 from jobnimbus_mcp.crm.upkeep import Changed, is_wider, narrowed, upkept
 from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError
 from jobnimbus_mcp.gateway.answers import ParsedValues
 from jobnimbus_mcp.gateway.bases import Bases
 from jobnimbus_mcp.gateway.identity import Caller
+from jobnimbus_mcp.gateway.together import ROWS_MOST, Together
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
 __all__ = ["LIFE_SHARE_MIN", "Asked", "Kept", "Reads", "Reuse", "loaded_of", "versions_of"]
@@ -62,6 +65,10 @@ neither fit into an entry nor be read within a call's time."""
 
 LIFE_SHARE_MIN = 0.1
 """Of a lifetime that must remain: what is nearly over would be put together again at once. The jitter's own size."""
+
+RECORDS_FEW = 4
+"""So many records of a kind that were asked for one by one within their lifetime make all of them the better question:
+it is two requests at most, and perhaps one more to learn how many there are."""
 
 _PAGE_ROWS = 500
 _WIDE_TRIES = 3
@@ -114,13 +121,15 @@ class Reads(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Base:
     """`fresh_s`: what remains of its lifetime under the policy of who uses it. `settled_s`: how long ago the index had
-    caught up with the last of the changes told of; negative: it has not."""
+    caught up with the last of the changes told of; negative: it has not. `renewed_at`: the position up to which no
+    record that rows hang on has changed."""
 
     value: Mapping[str, Any]
     as_of: float
     fresh_s: float
     told: Told
     settled_s: float
+    renewed_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,7 @@ class Reuse:
         self._clock = clock
         self._recorder = recorder
         self._bases = Bases()
+        self._together = Together()
         self._parsed = ParsedValues(8 * 1024 * 1024)
 
     async def load(self, asked: Asked, reads: Reads) -> Loaded:
@@ -155,15 +165,21 @@ class Reuse:
             return loaded_of(read, await reads.ask(read, asked.caller, asked.call))
         loaded, kind = await self._load(asked, reads)
         self._recorder.count("reuse", entity=read.entity.value, kind=kind)
+        if read.shape is Shape.RECORD and read.entity in CHILDREN:
+            self._together.opened(asked.whose, read.record_id)
         if read.shape is not Shape.RECORD:
-            self._bases.seen(asked.whose, read, orjson.loads(loaded.value))
+            value = orjson.loads(loaded.value)
+            self._bases.seen(asked.whose, read, value)
+            self._together.seen(asked.whose, read, value)
         return loaded
 
     async def _load(self, asked: Asked, reads: Reads) -> tuple[Loaded, str]:
         read, now_only = asked.read, asked.max_age_s is not None and asked.max_age_s <= 0
         if read.shape is Shape.RECORD:
-            loaded = None if now_only else await self._from_list(asked, reads)
+            loaded = None if now_only else await self._from_lists(asked, reads)
             return (loaded, "detail_from_list") if loaded is not None else (await self._record(asked, reads), "full")
+        if read == _directory(read.entity):
+            return await self._unrepaired(asked, reads), "full"
         lying = None if now_only else await self._cache.lying(asked.question, asked.call)
         history = await self._history(asked, "" if lying is None else lying.position)
         if history is None:
@@ -179,6 +195,9 @@ class Reuse:
             loaded = await self._widened(asked, reads)
             if loaded is not None:
                 return loaded, "widened"
+            loaded = await self._with_others(asked, reads, history)
+            if loaded is not None:
+                return loaded, "together"
         return await self._full(asked, reads, history, now_only=now_only), "full"
 
     # -- a record ----------------------------------------------------------------------------------------------------
@@ -192,12 +211,21 @@ class Reuse:
         lags = not facts_of(asked.read.entity).has_detail
         return loaded_of(asked.read, value, position=history.settled if lags else history.position)
 
-    async def _from_list(self, asked: Asked, reads: Reads) -> Loaded | None:
+    async def _from_lists(self, asked: Asked, reads: Reads) -> Loaded | None:
+        read, whose = asked.read, asked.whose
+        loaded = await self._shown_by(asked, reads, self._bases.showing(whose, read.entity, read.record_id))
+        if loaded is None and await self._has_directory(asked, reads):
+            loaded = await self._shown_by(asked, reads, (_directory(read.entity),))
+        if loaded is None:
+            self._bases.missed(whose, read.entity, read.record_id, self._clock.now())
+        return loaded
+
+    async def _shown_by(self, asked: Asked, reads: Reads, lists: Sequence[Read]) -> Loaded | None:
         read = asked.read
-        for shown in self._bases.showing(asked.whose, read.entity, read.record_id):
+        for shown in lists:
             lying = await self._cache.lying(reads.question(shown, asked.caller), asked.call)
-            base = None if lying is None or lying.dirty else await self._base(asked, lying, (read,))
-            if lying is None or base is None or base.told.named:
+            base = None if lying is None else await self._base(asked, lying, (read, shown))
+            if lying is None or base is None or read.record_id in base.told.named:
                 continue
             row = next((row for row in base.value["rows"] if row.get("jnid") == read.record_id), None)
             if row is not None:
@@ -212,6 +240,49 @@ class Reuse:
                 )
         return None
 
+    async def _has_directory(self, asked: Asked, reads: Reads) -> bool:
+        """Is there a list of the whole kind now? It is read where several of its records were missed lately."""
+        entity, whose, now = asked.read.entity, asked.whose, self._clock.now()
+        wide = _directory(entity)
+        if (
+            not facts_of(entity).has_detail
+            or Read.scan(entity, ()) in self._bases.complete(whose, entity)  # this one will be read anyway
+            or self._together.rests(whose, entity, now)
+            or self._bases.missed_since(whose, entity, now - asked.question.policy.fresh_s) < RECORDS_FEW
+        ):
+            return False
+        history = await self._history(asked, "")
+        if history is None or _told(history, history.settled, (asked.read, wide)) != Told():
+            return False  # what may lag says nothing of a record
+        try:
+            count = self._bases.count(whose, entity)
+            if count is None:
+                first = Read.block(entity, (), wide.sort, 0, 1)
+                value = await reads.ask(first, asked.caller, asked.call)
+                self._bases.seen(whose, first, value)
+                count = value["count"]
+        except (UpstreamError, BudgetExhausted):
+            count = None
+        if count is None:
+            self._together.no_use(whose, entity, now)
+        if count is None or count > WIDE_ROWS_MAX or not self._bases.fits(whose, entity, count):
+            return False
+        outcome = await self._through(wide, asked, reads, _most_s(asked))
+        if outcome is None or not outcome.ttl_s:
+            self._together.no_use(whose, entity, now)
+            return False
+        return True
+
+    async def _unrepaired(self, asked: Asked, reads: Reads) -> Loaded:
+        """JobNimbus's list as it is. Loads of records wait for it, so it waits for none of them."""
+        history = await self._history(asked, "")
+        value = await reads.ask(asked.read, asked.caller, asked.call)
+        if history is None:
+            return loaded_of(asked.read, value)
+        if _told(history, history.settled, (asked.read,)) == Told():
+            return loaded_of(asked.read, value, position=_exact_at(asked.read, history), exact=True)
+        return loaded_of(asked.read, value, position=history.settled)
+
     # -- lists -------------------------------------------------------------------------------------------------------
 
     async def _repaired(self, asked: Asked, reads: Reads, lying: Lying, history: History) -> Loaded | None:
@@ -221,6 +292,7 @@ class Reuse:
     async def _narrowed(self, asked: Asked, reads: Reads) -> Loaded | None:
         read, tried = asked.read, 0
         known = [wide for wide in self._bases.complete(asked.whose, read.entity) if wide != read]
+        known += [wide for wide in self._together.lists(asked.whose, read.entity) if wide not in known and wide != read]
         # the list of the same records before one of the whole account: it is shorter
         for wide in sorted(known, key=lambda one: not one.scope):
             if tried == _WIDE_TRIES or not is_wider(wide, read):
@@ -245,10 +317,7 @@ class Reuse:
             or not is_wider(wide, read)
         ):
             return None
-        most_s = (1 - LIFE_SHARE_MIN) * asked.question.policy.fresh_s
-        if asked.max_age_s is not None:
-            most_s = min(most_s, asked.max_age_s)
-        outcome = await self._through(wide, asked, reads, most_s)
+        outcome = await self._through(wide, asked, reads, _most_s(asked))
         if outcome is None:
             return None
         if not outcome.ttl_s and len(outcome.value) > asked.question.policy.max_bytes:
@@ -256,12 +325,34 @@ class Reuse:
             return None
         return await self._out_of(asked, reads, wide)
 
+    async def _with_others(self, asked: Asked, reads: Reads, history: History) -> Loaded | None:
+        """Out of the lists of several records, which are asked for at once."""
+        whose, entity = asked.whose, asked.read.entity
+        wide = self._together.list_for(whose, asked.read, self._clock.now())
+        # what may lag would have to be put right first, or would not be kept
+        if wide is None or not is_wider(wide, asked.read) or _told(history, history.settled, (wide,)) != Told():
+            return None
+        whole, count = Read.scan(entity, ()), self._bases.count(whose, entity)
+        if count is not None and count <= ROWS_MOST and self._bases.fits(whose, entity, count):
+            lying = await self._cache.lying(reads.question(whole, asked.caller), asked.call)
+            # where it lies, it was no use a moment ago
+            wide = whole if lying is None else wide
+        outcome = await self._through(wide, asked, reads, _most_s(asked))
+        loaded = None if outcome is None else await self._out_of(asked, reads, wide)
+        if loaded is None:
+            self._together.no_use(whose, entity, self._clock.now())
+        return loaded
+
     async def _out_of(self, asked: Asked, reads: Reads, wide: Read) -> Loaded | None:
         lying = await self._cache.lying(reads.question(wide, asked.caller), asked.call)
-        if lying is None or lying.dirty or not lying.position:
+        among_others = len(wide.scope) > len(asked.read.scope)
+        if lying is None or (lying.dirty and not among_others) or not lying.position:
             return None
         history = await self._history(asked, lying.position)
-        base = None if history is None else self._based(asked, lying, (asked.read, wide), history)
+        # of several records' lists only what has changed in this one's matters: what renewed the others' alone did not
+        # reach it
+        hangs_on = replace(wide, scope=asked.read.scope) if among_others else wide
+        base = None if history is None else self._based(asked, lying, (asked.read, hangs_on), history)
         if base is None or history is None:
             return None
         return await self._kept_right(asked, reads, wide, base, history)
@@ -272,7 +363,7 @@ class Reuse:
         value = await reads.ask(asked.read, asked.caller, asked.call)
         told = _told(history, history.settled, (asked.read,))
         if told == Told():
-            return loaded_of(asked.read, value, position=history.position, exact=True)
+            return loaded_of(asked.read, value, position=_exact_at(asked.read, history), exact=True)
         if told is not None and not now_only and not told.logged and facts_of(asked.read.entity).has_detail:
             states = await self._states(asked, reads, told.named, fetches_most=CHANGED_MOST, settled_s=math.inf)
             made = None if states is None else upkept(asked.read, value, _newest(states.records, value))
@@ -281,7 +372,12 @@ class Reuse:
                 fresh_s = self.fresh_s(asked, as_of)
                 if fresh_s is not None:
                     return loaded_of(
-                        asked.read, made, position=history.position, exact=True, as_of=as_of, fresh_s=fresh_s
+                        asked.read,
+                        made,
+                        position=_exact_at(asked.read, history),
+                        exact=True,
+                        as_of=as_of,
+                        fresh_s=fresh_s,
                     )
         return loaded_of(asked.read, value, position=history.settled)
 
@@ -309,10 +405,13 @@ class Reuse:
         fresh_s = self.fresh_s(asked, as_of)
         if fresh_s is None:
             return None
+        # Rows show what they hang on, whose changes renew the lists under it alone. A list of the whole account goes on
+        # from before them, so that what is cut out of it for one such record is not taken for newer than they are.
+        position = history.position if asked.read.scope else base.renewed_at
         return loaded_of(
             asked.read,
             value,
-            position=history.position,
+            position=position,
             exact=True,
             as_of=as_of,
             fresh_s=min(fresh_s, base.fresh_s),
@@ -346,7 +445,8 @@ class Reuse:
         value = self._parsed.of(_as_outcome(lying))
         last_ms = max((order(line.position)[0] for line in history.since(lying.position) or ()), default=0)
         settled_s = (history.now_ms - last_ms) / 1000 - policy.settle_s
-        return _Base(value, lying.fetched_at, min(fresh_s, lying.fresh_s), told, settled_s)
+        renewed_at = _before_parents(asked.read.entity, history, lying.position)
+        return _Base(value, lying.fetched_at, min(fresh_s, lying.fresh_s), told, settled_s, renewed_at)
 
     def fresh_s(self, asked: Asked, as_of: float) -> float | None:
         """What remains of the lifetime of an answer of that age; None when that is not worth keeping it."""
@@ -421,6 +521,17 @@ class Reuse:
         return None if outcome.status is Status.STALE else outcome
 
 
+def _directory(entity: Entity) -> Read:
+    """All records of a kind, for those who ask for single ones: in an order of its own, so that it is nobody's list."""
+    return Read.scan(entity, (), sort=Sort("date_created", descending=False))
+
+
+def _most_s(asked: Asked) -> float:
+    """How old a list may be that an answer is to be made of: little of its lifetime would remain of an older one."""
+    most_s = (1 - LIFE_SHARE_MIN) * asked.question.policy.fresh_s
+    return most_s if asked.max_age_s is None else min(most_s, asked.max_age_s)
+
+
 def versions_of(entity: Entity, rows: Sequence[Any]) -> dict[str, int]:
     """The version of each record shown, for the floors: its `date_updated`. Without id or date, a record has none."""
     found: dict[str, int] = {}
@@ -452,6 +563,22 @@ def _told(history: History, position: str, reads: tuple[Read, ...]) -> Told | No
         return None
     # what was only renewed once more since the index lags is after the position of whatever may lack it
     return told_of(reads, (line.tags for line in lines if SETTLED not in line.tags))
+
+
+def _exact_at(read: Read, history: History) -> str:
+    """The position of a load into which all was put that has been told since the index lags."""
+    return history.position if read.scope else _before_parents(read.entity, history, history.settled)
+
+
+def _before_parents(entity: Entity, history: History, position: str) -> str:
+    """The last position after `position` before which no change of another record has renewed lists under it of this
+    kind; the log's end when none has."""
+    own, under, anywhere = f"{entity}:detail:", f"{entity}@", f"{entity}@{ACCOUNT_WIDE}"
+    for line in history.since(position) or ():
+        told = [tag for tag in line.tags if tag.startswith(under) and tag != anywhere]
+        if told and not any(tag.startswith(own) for tag in line.tags):
+            return line.previous
+    return history.position
 
 
 def _newest(records: Changed, value: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:

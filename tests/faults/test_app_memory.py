@@ -21,6 +21,7 @@ from jobnimbus_mcp.cache.lru import Bounded
 from jobnimbus_mcp.gateway.answers import ParsedValues
 from jobnimbus_mcp.simulator import Simulator
 from jobnimbus_mcp.tools.memo import AnswerMemo
+from jobnimbus_mcp.tools.versions import Versions
 
 AT_ONCE = 32
 """Callers at a time."""
@@ -28,6 +29,7 @@ AT_ONCE = 32
 BOUNDED: dict[type, Callable[[Any], bool]] = {
     L1: lambda held: held.size_bytes <= held._max_bytes,
     AnswerMemo: lambda held: held.size_bytes <= held._max_bytes,
+    Versions: lambda held: held.size_bytes <= held._max_bytes,
     Bounded: lambda held: len(held) <= held._most,
     HitCounts: lambda held: len(held._counts) <= held._most,
     ParsedValues: lambda held: sum(size for size, _ in held._kept.values()) <= held._max_bytes,

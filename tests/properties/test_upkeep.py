@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -198,6 +199,28 @@ def test_a_list_out_of_a_wider_one_is_the_list_asked_for(seeded: Account, data: 
     made = narrowed(read, wide, answer(seeded, wide))
     event("unsure" if made is None else f"narrowed {read.shape.value} from {wide.shape.value}")
     if made is not None:
+        assert bare(read, made) == bare(read, answer(seeded, read))
+
+
+@settings(max_examples=settings().max_examples * 2)
+@given(st.data())
+def test_the_list_of_a_record_out_of_those_of_several_is_the_list_asked_for(
+    seeded: Account, data: st.DataObject
+) -> None:
+    entity = data.draw(st.sampled_from(list(KINDS)), label="kind")
+    records = list(seeded.records(KINDS[entity]))
+    links = sorted({link["id"] for row in records for link in row.get("related") or []})
+    parents = data.draw(st.lists(st.sampled_from(links), min_size=2, max_size=6, unique=True), label="records")
+    of = data.draw(st.one_of(st.sampled_from(parents), st.sampled_from(links)), label="asked for")
+    asked = data.draw(reads(seeded, entity), label="and as")
+    some: Clause = data.draw(st.sampled_from([Is("related.id", of), OneOf("related.id", (of,))]), label="how")
+    read = replace(asked, where=(some, *asked.where), scope=frozenset({of}))
+    wide = Read.scan(entity, (OneOf("related.id", tuple(parents)),), scope=frozenset(parents))
+
+    made = narrowed(read, wide, answer(seeded, wide))
+    event("unsure" if made is None else "narrowed")
+    if made is not None:
+        assert of in parents
         assert bare(read, made) == bare(read, answer(seeded, read))
 
 

@@ -59,7 +59,7 @@ def reads_of(account: Account) -> list[Read]:
         made += [Read.block(Entity.JOBS, (), sort, 0, size) for size in (3, 100)]
         made += [Read.block(kind, (), sort, 0) for kind in CHANGED]
     for kind in (Entity.TASKS, Entity.ATTACHMENTS, Entity.ACTIVITIES, Entity.ESTIMATES):
-        for jnid in (first, linked[0]):
+        for jnid in (first, linked[0], linked[-1]):
             where: Where = (Is("related.id", jnid),)
             made.append(Read.block(kind, where, Sort(), 0, scope=frozenset({jnid})))
         made.append(Read.record(kind, next(account.records(NAMES.get(kind, kind.value)))["jnid"]))
@@ -162,7 +162,7 @@ def test_no_read_is_older_than_what_was_told_and_all_agree_when_the_index_has_se
         await one.world.wait(SETTLE_S + 1)
         for _ in range(6):
             await one.read()
-        for kind in ("repaired", "narrowed", "widened", "detail_from_list", "full"):
+        for kind in ("repaired", "narrowed", "widened", "together", "detail_from_list", "full"):
             if one.world.reuses(kind):
                 event(kind)
 

@@ -227,7 +227,7 @@ class ReuseWorld:
         await self.invalidator.append_and_bump("stamford", tags_of_change(change), notice, self.call())
 
     def reuses(self, kind: str) -> int:
-        """How many loads were of this kind: full, repaired, narrowed, widened, detail_from_list."""
+        """How many loads were of this kind: full, repaired, narrowed, widened, together, detail_from_list."""
         return int(
             sum(
                 amount

@@ -282,6 +282,102 @@ async def test_the_list_of_a_job_is_asked_for_alone_unless_the_whole_kind_is_at_
     assert (world.upstream.requests["tasks:block"], world.upstream.requests["tasks:scan"]) == (2, 1)
 
 
+async def test_lists_of_records_that_were_asked_about_lately_are_asked_for_together(world: ReuseWorld) -> None:
+    logs = [under(Entity.ACTIVITIES, job_of(world, at)) for at in range(6)]
+    await same_as_jobnimbus(world, *logs)
+    await world.wait(2_000)  # all have ended
+
+    asked = world.upstream.total
+    await same_as_jobnimbus(world, *logs)
+    assert world.upstream.total - asked == 1
+    assert world.upstream.requests["activities:block"] == 1  # the first of all, when nobody knew of others
+
+
+async def test_a_list_of_several_records_is_used_although_something_was_added_to_another(world: ReuseWorld) -> None:
+    first, second = under(Entity.TASKS, job_of(world, 0)), under(Entity.TASKS, job_of(world, 1))
+    await same_as_jobnimbus(world, first, second)
+    await world.wait(900)
+    await same_as_jobnimbus(world, first)  # with the second's
+    link = [{"id": job_of(world, 0), "type": "job"}]
+    await world.tell([world.account.create("tasks", {"title": "Call", "related": link})[0].record])
+
+    asked = world.upstream.requests["tasks:scan"]
+    await same_as_jobnimbus(world, second, first)
+    assert world.upstream.requests["tasks:scan"] - asked == 0
+
+
+async def test_the_list_of_a_record_that_has_changed_does_not_come_out_of_one_from_before(world: ReuseWorld) -> None:
+    logs = [under(Entity.TASKS, job_of(world, at)) for at in range(3)]
+    await same_as_jobnimbus(world, *logs)
+    await world.wait(900)
+    await same_as_jobnimbus(world, logs[0])
+    await world.tell([world.account.update("jobs", job_of(world, 1), {"name": "Another name"})[0].record])
+    await world.wait(SETTLE_S + 1)
+
+    asked = world.upstream.total
+    await same_as_jobnimbus(world, logs[2])
+    assert world.upstream.total - asked == 0
+    await same_as_jobnimbus(world, logs[1])
+    assert world.upstream.total - asked == 1
+
+
+async def test_nothing_is_asked_for_together_while_the_index_may_lag(seeded: Account) -> None:
+    world = ReuseWorld(seeded, lag_s=SETTLE_S)
+    logs = [under(Entity.TASKS, job_of(world, at)) for at in range(3)]
+    await same_as_jobnimbus(world, *logs)
+    await world.wait(900)
+    together = world.reuses("together")
+    link = [{"id": job_of(world, 0), "type": "job"}]
+    await world.tell([world.account.create("tasks", {"title": "Call", "related": link})[0].record])
+    await world.wait(1)
+
+    await same_as_jobnimbus(world, logs[0])
+    assert world.reuses("together") == together
+    await world.wait(SETTLE_S + 1)
+    await same_as_jobnimbus(world, *logs)
+
+
+async def test_what_could_not_be_had_together_is_asked_for_alone_for_a_while(world: ReuseWorld) -> None:
+    logs = [under(Entity.ACTIVITIES, job_of(world, at)) for at in range(4)]
+    world.upstream.broken.add("activities:scan")
+    await same_as_jobnimbus(world, *logs)
+    assert (world.upstream.requests["activities:block"], world.upstream.requests["activities:scan"]) == (4, 1)
+
+
+async def test_the_other_process_asks_for_its_own(world: ReuseWorld) -> None:
+    logs = [under(Entity.ACTIVITIES, job_of(world, at)) for at in range(4)]
+    await same_as_jobnimbus(world, *logs)
+    await world.wait(2_000)
+    await same_as_jobnimbus(world, *logs[:2], process=1)
+    await same_as_jobnimbus(world, *logs, process=0)
+
+
+async def test_who_wants_it_from_jobnimbus_now_is_given_that_list_alone(world: ReuseWorld) -> None:
+    logs = [under(Entity.ACTIVITIES, job_of(world, at)) for at in range(3)]
+    for read in logs:
+        await world.get(read, max_age_s=0)
+    assert dict(world.upstream.requests) == {"activities:block": 3}
+
+
+async def test_a_kind_whose_records_are_asked_for_one_by_one_is_read_whole(world: ReuseWorld) -> None:
+    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
+    await same_as_jobnimbus(world, *contacts[:40])
+    assert dict(world.upstream.requests) == {"contacts:record": 4, "contacts:block": 1, "contacts:scan": 1}
+
+    changed = contacts[30].record_id
+    await world.wait(60)
+    await world.tell([world.account.update("contacts", changed, {"first_name": "Ada"})[0].record])
+    await same_as_jobnimbus(world, *contacts[30:60])
+    assert dict(world.upstream.requests) == {"contacts:record": 5, "contacts:block": 1, "contacts:scan": 1}
+
+
+async def test_a_kind_that_cannot_be_read_whole_is_not_tried_again_for_each_record(world: ReuseWorld) -> None:
+    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
+    world.upstream.broken.add("contacts:scan")
+    await same_as_jobnimbus(world, *contacts[:10])
+    assert dict(world.upstream.requests) == {"contacts:record": 10, "contacts:block": 1, "contacts:scan": 1}
+
+
 async def test_what_jobnimbus_writes_to_its_activity_log_is_read_once_for_all_jobs(world: ReuseWorld) -> None:
     logs = [under(Entity.ACTIVITIES, job_of(world, at)) for at in range(5)]
     await same_as_jobnimbus(world, *logs)
@@ -353,3 +449,26 @@ async def test_a_hit_asks_the_store_once_and_nothing_else(world: ReuseWorld) -> 
 
     grown = {labels[0] for labels, number in world.recorder.counts.items() if number != before.get(labels)}
     assert grown == {"cache_reads"}
+
+
+async def test_a_list_under_a_changed_record_is_not_cut_out_of_a_whole_one_that_shows_it_as_it_was(
+    world: ReuseWorld,
+) -> None:
+    """A parent's change renews the lists under it alone, since rows show its name; the whole list was brought up to date
+    meanwhile for another reason, and must not be taken for newer than the name in it."""
+    linked = [task for task in world.account.records("tasks") if task["related"]]
+    parent = linked[0]["related"][0]
+    kind, field = ("jobs", "name") if parent["type"] == "job" else ("contacts", "display_name")
+    other = next(one for one in linked if one["related"][0]["id"] != parent["id"])
+    whole = Read.scan(Entity.TASKS, ())
+    await same_as_jobnimbus(world, whole)
+    await world.wait(60)
+    await world.tell([world.account.update(kind, parent["id"], {field: "Renamed meanwhile"})[0].record])
+    await world.wait(10)
+    await world.tell([world.account.update("tasks", other["jnid"], {"title": "Another one"})[0].record])
+    await world.wait(10)
+    await same_as_jobnimbus(world, whole)
+
+    asked = world.upstream.total
+    await same_as_jobnimbus(world, under(Entity.TASKS, parent["id"]))
+    assert world.upstream.total - asked == 1
