@@ -454,7 +454,7 @@ async def test_a_hit_asks_the_store_once_and_nothing_else(world: ReuseWorld) -> 
 async def test_a_list_under_a_changed_record_is_not_cut_out_of_a_whole_one_that_shows_it_as_it_was(
     world: ReuseWorld,
 ) -> None:
-    """A parent's change renews the lists under it alone, since rows show its name; the whole list was brought up to date
+    """A parent's change renews the lists under it alone, since rows show its name; the whole list was repaired
     meanwhile for another reason, and must not be taken for newer than the name in it."""
     linked = [task for task in world.account.records("tasks") if task["related"]]
     parent = linked[0]["related"][0]
