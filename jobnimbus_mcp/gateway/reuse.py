@@ -254,17 +254,7 @@ class Reuse:
         history = await self._history(asked, "")
         if history is None or _told(history, history.settled, (asked.read, wide)) != Told():
             return False  # what may lag says nothing of a record
-        try:
-            count = self._bases.count(whose, entity)
-            if count is None:
-                first = Read.block(entity, (), wide.sort, 0, 1)
-                value = await reads.ask(first, asked.caller, asked.call)
-                self._bases.seen(whose, first, value)
-                count = value["count"]
-        except (UpstreamError, BudgetExhausted):
-            count = None
-        if count is None:
-            self._together.no_use(whose, entity, now)
+        count = self._bases.count(whose, entity)  # who does not know it does not ask for it: nothing is saved by that
         if count is None or count > WIDE_ROWS_MAX or not self._bases.fits(whose, entity, count):
             return False
         outcome = await self._through(wide, asked, reads, _most_s(asked))

@@ -359,9 +359,13 @@ async def test_who_wants_it_from_jobnimbus_now_is_given_that_list_alone(world: R
     assert dict(world.upstream.requests) == {"activities:block": 3}
 
 
+FIRST_CONTACT = Read.block(Entity.CONTACTS, (), Sort(), 0, 1)
+"""By which it is known how many there are."""
+
+
 async def test_a_kind_whose_records_are_asked_for_one_by_one_is_read_whole(world: ReuseWorld) -> None:
-    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
-    await same_as_jobnimbus(world, *contacts[:40])
+    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")][1:]
+    await same_as_jobnimbus(world, FIRST_CONTACT, *contacts[:40])
     assert dict(world.upstream.requests) == {"contacts:record": 4, "contacts:block": 1, "contacts:scan": 1}
 
     changed = contacts[30].record_id
@@ -371,8 +375,15 @@ async def test_a_kind_whose_records_are_asked_for_one_by_one_is_read_whole(world
     assert dict(world.upstream.requests) == {"contacts:record": 5, "contacts:block": 1, "contacts:scan": 1}
 
 
-async def test_a_kind_that_cannot_be_read_whole_is_not_tried_again_for_each_record(world: ReuseWorld) -> None:
+async def test_a_kind_of_which_nobody_knows_how_many_there_are_is_not_asked_about(world: ReuseWorld) -> None:
     contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
+    await same_as_jobnimbus(world, *contacts[:20])
+    assert dict(world.upstream.requests) == {"contacts:record": 20}
+
+
+async def test_a_kind_that_cannot_be_read_whole_is_not_tried_again_for_each_record(world: ReuseWorld) -> None:
+    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")][1:]
+    await same_as_jobnimbus(world, FIRST_CONTACT)
     world.upstream.broken.add("contacts:scan")
     await same_as_jobnimbus(world, *contacts[:10])
     assert dict(world.upstream.requests) == {"contacts:record": 10, "contacts:block": 1, "contacts:scan": 1}
