@@ -1,6 +1,8 @@
 """How many bytes an agent reads: default answers against the same records as JobNimbus has them, and the list of tools.
 
-Simulator and server in this process, no socket, a few seconds. Goal: a default answer is at most 40 % of the raw one.
+Simulator and server in this process, no socket, a few seconds. Goal: a default answer is at most 40 % of the raw one,
+of every tool and of all of them together. `get_users` misses it: under JobNimbus's own field names the id and the name
+of a user are half of what it tells of one.
 
     python benchmarks/bench_sizes.py
 """
@@ -28,9 +30,8 @@ SHARE_MOST = 0.40
 ONE = "get_job"
 LISTS = (
     *("get_jobs", "search_jobs", "get_contacts", "search_contacts", "get_estimates", "get_invoices"),
-    *("get_activities", "get_calendar_activities", "get_tasks", "get_attachments"),
+    *("get_activities", "get_calendar_activities", "get_tasks", "get_attachments", "get_users"),
 )
-WITHOUT_GOAL = {"get_users": "a user has seven fields, and an id with a name is half of them"}
 
 
 def size_bytes(value: Any) -> int:
@@ -65,7 +66,8 @@ async def run() -> int:
         job = (await ask("get_jobs", size=1))["results"][0]["jnid"]
         print(f"bytes of an answer of {ROWS} records, and as a share of the same records raw")
         print(f"{'tool':26}{'raw':>9}{'detailed':>15}{'compact':>15}{'table':>15}{'summary':>15}")
-        for tool in (ONE, *LISTS, *WITHOUT_GOAL):
+        all_raw = all_shown = 0
+        for tool in (ONE, *LISTS):
             arguments = {"job_id": job} if tool == ONE else {"size": ROWS}
             raw = size_bytes(await ask(tool, verbosity="raw", **arguments))
             shown = [await ask(tool, verbosity=level, **arguments) for level in ("detailed", "compact", "summary")]
@@ -73,10 +75,10 @@ async def run() -> int:
             sizes[2:2] = [size_bytes(await ask(tool, format="table", **arguments))] if tool != ONE else [0]
             told = "".join(f"{size:>9}{size / raw:>6.2f}" if size else f"{'':>15}" for size in sizes)
             print(f"{tool:26}{raw:>9}{told}")
-            if tool not in WITHOUT_GOAL:
-                goals.check(tool, sizes[1] <= raw * SHARE_MOST, f"{sizes[1] / raw:.3f} of raw, at most {SHARE_MOST}")
-            else:
-                print(f"       no goal: {WITHOUT_GOAL[tool]}")
+            all_raw, all_shown = all_raw + raw, all_shown + sizes[1]
+            goals.check(tool, sizes[1] <= raw * SHARE_MOST, f"{sizes[1] / raw:.3f} of raw, at most {SHARE_MOST}")
+        share = all_shown / all_raw
+        goals.check("all together", share <= SHARE_MOST, f"{share:.3f} of raw, at most {SHARE_MOST}")
         tools = (await http.post("/mcp/tools/list", json={})).json()["tools"]
         print(f"the list of {len(tools)} tools: {size_bytes(tools)} bytes")
     await sim.aclose()
