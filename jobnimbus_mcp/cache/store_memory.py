@@ -168,7 +168,9 @@ class MemoryStore:
             return False
         self._writable(needs_room=True)
         self._keys.set(key.text, value, ttl_s)
-        self._keys.set(marker_key(tenant, key.bearer), b"1", admission_s)
+        marker = marker_key(tenant, key.bearer)
+        if self._keys.remaining_s(marker) < admission_s:
+            self._keys.set(marker, b"1", admission_s)
         life_s = max(GENERATION_LIFE_S, ttl_s + 600)
         self._keys.set(trace_key(tenant, key.bearer), b"1", life_s)
         expires = self._clock.monotonic() + life_s

@@ -72,7 +72,9 @@ class WriteFacts:
 @dataclass(frozen=True, slots=True)
 class EntityFacts:
     """`path` is relative to the API root; `envelope` names the array in a list answer; `window` bounds from + size.
-    `type`: the record's own word for its kind. `title`: the field that names a record to people."""
+    `type`: the record's own word for its kind. `title`: the field that names a record to people. `page_rows`: rows of
+    one page when all are wanted, half of JobNimbus's default, which is several megabytes of wide records, or all of it
+    where records are narrow (default and largest `size`: JobNimbus API documentation, list parameters)."""
 
     path: str
     envelope: str = "results"
@@ -80,6 +82,7 @@ class EntityFacts:
     has_detail: bool = True
     type: str = ""
     title: str = "number"
+    page_rows: int = 500
     writes: WriteFacts = WriteFacts()
 
 
@@ -116,6 +119,7 @@ CATALOG: Mapping[Entity, EntityFacts] = MappingProxyType(
             "/tasks",
             type="task",
             title="title",
+            page_rows=1_000,
             writes=WriteFacts(
                 create="/tasks",
                 update=True,
@@ -132,6 +136,7 @@ CATALOG: Mapping[Entity, EntityFacts] = MappingProxyType(
             window=1_000,
             type="activity",
             title="record_type_name",
+            page_rows=1_000,
             writes=WriteFacts(
                 create="/activities",
                 update=True,
@@ -147,6 +152,7 @@ CATALOG: Mapping[Entity, EntityFacts] = MappingProxyType(
             has_detail=False,
             type="attachment",
             title="filename",
+            page_rows=1_000,
             writes=WriteFacts(
                 create="/files", update=True, delete=Deletion.METHOD, links=LinkForm.IDS, required=("filename", "type")
             ),

@@ -47,7 +47,7 @@ from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError
 from jobnimbus_mcp.gateway.answers import ParsedValues
 from jobnimbus_mcp.gateway.bases import Bases
 from jobnimbus_mcp.gateway.identity import Caller
-from jobnimbus_mcp.gateway.together import ROWS_MOST, Together
+from jobnimbus_mcp.gateway.together import Together, rows_most
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
 __all__ = ["LIFE_SHARE_MIN", "Asked", "Kept", "Reads", "Reuse", "loaded_of", "versions_of"]
@@ -70,7 +70,6 @@ RECORDS_FEW = 4
 """So many records of a kind that were asked for one by one within their lifetime make all of them the better question:
 it is two requests at most, and perhaps one more to learn how many there are."""
 
-_PAGE_ROWS = 500
 _WIDE_TRIES = 3
 JOBNIMBUS_CLOCK_APART_S = 120.0
 """JobNimbus's clock and ours differ by less."""
@@ -254,8 +253,14 @@ class Reuse:
         history = await self._history(asked, "")
         if history is None or _told(history, history.settled, (asked.read, wide)) != Told():
             return False  # what may lag says nothing of a record
-        count = self._bases.count(whose, entity)  # who does not know it does not ask for it: nothing is saved by that
-        if count is None or count > WIDE_ROWS_MAX or not self._bases.fits(whose, entity, count):
+        if self._bases.count(whose, entity) is None:
+            # the first rows of all, which anybody may want, and with them how many there are
+            await self._through(Read.block(entity, (), Sort("date_created"), 0), asked, reads, None)
+        count = self._bases.count(whose, entity)
+        if count is None:
+            self._together.no_use(whose, entity, now)  # JobNimbus does not say so now
+            return False
+        if count > WIDE_ROWS_MAX or not self._bases.fits(whose, entity, count):
             return False
         outcome = await self._through(wide, asked, reads, _most_s(asked))
         if outcome is None or not outcome.ttl_s:
@@ -323,7 +328,7 @@ class Reuse:
         if wide is None or not is_wider(wide, asked.read) or _told(history, history.settled, (wide,)) != Told():
             return None
         whole, count = Read.scan(entity, ()), self._bases.count(whose, entity)
-        if count is not None and count <= ROWS_MOST and self._bases.fits(whose, entity, count):
+        if count is not None and count <= rows_most(entity) and self._bases.fits(whose, entity, count):
             lying = await self._cache.lying(reads.question(whole, asked.caller), asked.call)
             # where it lies, it was no use a moment ago
             wide = whole if lying is None else wide
@@ -375,8 +380,8 @@ class Reuse:
         """The answer to what is asked, out of a base that is the answer to `of`, with the changes told of put in."""
         value, as_of, told = base.value, base.as_of, base.told
         if told.named or told.logged:
-            pages = max(1, math.ceil(len(value["rows"]) / _PAGE_ROWS))
-            entries = await self._entries(asked, reads, base) if told.logged else _NOTHING
+            pages = max(1, math.ceil(len(value["rows"]) / facts_of(asked.read.entity).page_rows))
+            entries = await self._entries(asked, reads, base, history) if told.logged else _NOTHING
             if entries is None:
                 return None
             named = told.named - entries.records.keys()
@@ -481,11 +486,12 @@ class Reuse:
             as_of = min(as_of, outcome.fetched_at)
         return _States(records, as_of)
 
-    async def _entries(self, asked: Asked, reads: Reads, base: _Base) -> _States | None:
+    async def _entries(self, asked: Asked, reads: Reads, base: _Base, history: History) -> _States | None:
         """What JobNimbus has written to its activity log since the base was read: it dates that by itself, and the
         newest entries of all are one list for everybody."""
-        if asked.read == _NEWEST_ENTRIES:
-            return None
+        lately = _told(history, history.settled, (_NEWEST_ENTRIES,))
+        if asked.read == _NEWEST_ENTRIES or lately is None or lately.logged:
+            return None  # what has been written this very moment may not be among them
         outcome = await self._through(_NEWEST_ENTRIES, asked, reads, asked.max_age_s)
         lying = await self._cache.lying(reads.question(_NEWEST_ENTRIES, asked.caller), asked.call)
         if outcome is None or lying is None or lying.dirty or not lying.position:

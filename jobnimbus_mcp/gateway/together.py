@@ -9,19 +9,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobnimbus_mcp.cache.lru import Bounded
+from jobnimbus_mcp.crm.catalog import facts_of
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.query import Is, OneOf
 from jobnimbus_mcp.crm.reads import Read, Shape
 from jobnimbus_mcp.crm.upkeep import is_complete
 
-__all__ = ["PARENTS_MOST", "ROWS_MOST", "Together", "parent_of"]
+__all__ = ["FILTER_CHARS_MOST", "ROWS_SHARE", "Together", "parent_of", "rows_most"]
 
-PARENTS_MOST = 48
-"""Records whose lists are asked for at once. With ids of 64 characters that is a filter of 3,600, of the 6,000 that
-fit into a URL."""
+FILTER_CHARS_MOST = 4_000
+"""For the ids of the records whose lists are asked for at once, of the 6,000 characters of a filter that fit into a
+URL. Some 120 of JobNimbus's own ids."""
 
-ROWS_MOST = 400
-"""Rows that they have, as far as is known: with what was added since, they are still one page of 500."""
+_CHARS_AROUND = 9
+"""Two quotation marks and a comma, encoded for a URL."""
+
+ROWS_SHARE = 0.8
+"""Of a page, for the rows that they have as far as is known: with what was added since, they are still one page."""
 
 _ROWS_UNKNOWN = 12
 """Taken for granted of a list that nobody has seen. Should there be more, a second page is one more request."""
@@ -31,7 +35,7 @@ _REST_S = 600.0
 asked for alone meanwhile."""
 
 _KINDS_MOST = 512
-_REMEMBERED = 4 * PARENTS_MOST
+_REMEMBERED = 256
 _ROWS_MOST_KNOWN = 20_000
 _LISTS_MOST = 4
 
@@ -47,6 +51,11 @@ def parent_of(read: Read) -> str | None:
         return None
     (parent,) = read.scope
     return parent if Is(_LINK, parent) in read.where else None
+
+
+def rows_most(entity: Entity) -> int:
+    """Rows of a kind that are asked for together."""
+    return int(ROWS_SHARE * facts_of(entity).page_rows)
 
 
 class Together:
@@ -88,12 +97,14 @@ class Together:
         kind, parent = (whose, read.entity), parent_of(read)
         if parent is None or self.rests(whose, read.entity, now):
             return None
-        chosen, left = {parent}, ROWS_MOST - self._rows_of(kind, parent)
+        chosen, left = {parent}, rows_most(read.entity) - self._rows_of(kind, parent)
+        chars = FILTER_CHARS_MOST - len(parent) - _CHARS_AROUND
         for other in reversed(self._parents.get(whose) or {}):
-            rows = self._rows_of(kind, other)
-            if other not in chosen and rows <= left and len(chosen) < PARENTS_MOST:
+            rows, takes = self._rows_of(kind, other), len(other) + _CHARS_AROUND
+            if other not in chosen and rows <= left and takes <= chars:
                 chosen.add(other)
                 left -= rows
+                chars -= takes
         if left < 0 or len(chosen) == 1:
             return None
         return Read.scan(read.entity, (OneOf(_LINK, tuple(sorted(chosen))),), scope=frozenset(chosen))

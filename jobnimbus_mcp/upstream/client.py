@@ -34,7 +34,6 @@ from jobnimbus_mcp.upstream.paging import (
 )
 from jobnimbus_mcp.upstream.ports import RawAnswer, RequestBudget, Sender
 from jobnimbus_mcp.upstream.request import (
-    SCAN_PAGE_ROWS,
     credential_check,
     page_request,
     record_request,
@@ -248,7 +247,7 @@ class JobNimbusClient:
     async def _scan(self, asking: Asking, read: Read) -> dict[str, Any]:
         window = facts_of(read.entity).window
         asked = scan_filter(read.where)
-        first = first_page(0, min(SCAN_PAGE_ROWS, read.size), window)
+        first = first_page(0, min(facts_of(read.entity).page_rows, read.size), window)
         rows, count = await self._page(asking, asked, read.sort, first)
         rest = pages_after(first, len(rows), count or 0, window=window, limit=read.size)
         further = await _together(self._page(asking, asked, read.sort, page) for page in rest)

@@ -27,7 +27,6 @@ from jobnimbus_mcp.errors import InvalidInput
 
 __all__ = [
     "FILTER_CHARS_MAX",
-    "SCAN_PAGE_ROWS",
     "Base",
     "Repeat",
     "Request",
@@ -49,9 +48,6 @@ __all__ = [
     "whole_request",
     "write_request",
 ]
-
-SCAN_PAGE_ROWS = 500
-"""Rows of one page of a scan: half of JobNimbus's default, which is several megabytes of wide records."""
 
 FILTER_CHARS_MAX = 6_000
 """Longest filter, percent-encoded: with path and the other parameters the URL stays under 8 KB."""
