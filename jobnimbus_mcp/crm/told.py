@@ -22,10 +22,11 @@ _LOG = {f"{Entity.ACTIVITIES}:{Operation.LIST}"}
 
 class Told(NamedTuple):
     """`named`: ids of records of the read's kind. `logged`: JobNimbus may have written entries about other records to
-    its activity log, which nobody names."""
+    its activity log, which nobody names. `parents`: records of other kinds that the rows hang on."""
 
     named: frozenset[str] = frozenset()
     logged: bool = False
+    parents: frozenset[EntityRef] = frozenset()
 
 
 def told_of(reads: Collection[Read], changes: Iterable[Collection[str]]) -> Told | None:
@@ -36,27 +37,33 @@ def told_of(reads: Collection[Read], changes: Iterable[Collection[str]]) -> Told
     hangs_on = {tag for read in reads for tag in tags_of_read(read)}
     (entity,) = {read.entity for read in reads}
     named: set[str] = set()
+    parents: set[EntityRef] = set()
     logged = False
     for tags in changes:
         hit = hangs_on.intersection(tags)
         if not hit:
             continue
         own: set[str] = set()
-        entries = False
+        told: set[str] = set()
         for kind, jnid in _names(tags):
             if kind is entity:
                 own.add(jnid)
                 continue
-            reached = hangs_on.intersection(tags_of_change(Change(EntityRef(kind, jnid), Action.UNKNOWN)))
-            if entity is Entity.ACTIVITIES and reached == _LOG:
-                entries = True
+            ref = EntityRef(kind, jnid)
+            reached = hangs_on.intersection(tags_of_change(Change(ref, Action.UNKNOWN)))
+            if entity is Entity.ACTIVITIES:
+                logged |= bool(reached & _LOG)
+                told |= reached & _LOG
+                reached -= _LOG
+            if reached == {f"{entity}@{jnid}"}:
+                parents.add(ref)
+                told |= reached
             elif reached:
-                return None  # the rows show something of it, or hang on it
-        if not own and not (entries and hit == _LOG):
+                return None  # the rows show something of it
+        if not own and not hit <= told:
             return None  # by a tag alone
         named |= own
-        logged |= entries
-    return Told(frozenset(named), logged)
+    return Told(frozenset(named), logged, frozenset(parents))
 
 
 def _names(tags: Iterable[str]) -> Iterator[tuple[Entity, str]]:

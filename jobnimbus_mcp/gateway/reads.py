@@ -21,8 +21,10 @@ from jobnimbus_mcp.crm.relations import floors_of_read, tags_of_read
 from jobnimbus_mcp.errors import RecordNotFound, UpstreamNotFound
 from jobnimbus_mcp.gateway.answers import Answer, ParsedValues
 from jobnimbus_mcp.gateway.identity import Caller
+from jobnimbus_mcp.gateway.load import Asked, loaded_of, versions_of
 from jobnimbus_mcp.gateway.policies import Policies
-from jobnimbus_mcp.gateway.reuse import LIFE_SHARE_MIN, Asked, Reuse, loaded_of, versions_of
+from jobnimbus_mcp.gateway.repair import LIFE_SHARE_MIN
+from jobnimbus_mcp.gateway.reuse import Reuse
 from jobnimbus_mcp.telemetry.tally import Tally
 
 __all__ = ["LIFETIME_ONLY", "Cache", "Gateway", "Noted", "Upstream"]

@@ -1,0 +1,96 @@
+"""Which state of a record the lists under it show: whether its change can be seen in them.
+
+A list under a record is renewed when that record changes: its rows show the name, and who sees them may follow the
+owners. Most changes are of the status or a date, which no row under it shows. `Parents` remembers, as digests, what of
+a record may be shown under it; the list goes on when that is the same after the change as it was before.
+
+What makes it sure. The state before: seen at a position of the log before the list's own, with no change of the record
+told of in between, and so long before the list was fetched that the index had caught up: whatever had changed by then
+without being told of is in the list as well. The state after: the record by its id, which does not lag, and what the
+rows say of it. Of two changes, the second may have taken back what the list was fetched with: that can only be where
+both were told of shortly after the list was fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jobnimbus_mcp.cache.lru import Bounded
+from jobnimbus_mcp.cache.ports import EVERYTHING, SETTLED, History, Logged, order
+from jobnimbus_mcp.crm.entities import Entity, EntityRef
+from jobnimbus_mcp.crm.reads import Read
+from jobnimbus_mcp.crm.relations import CHILDREN, tags_of_read
+from jobnimbus_mcp.crm.shown import shown_under
+
+__all__ = ["Image", "Parents", "was_shown"]
+
+_RECORDS_MOST = 20_000
+"""A few megabytes."""
+
+_IMAGES_MOST = 8
+"""Of a record: what was seen before the last lists under it were fetched."""
+
+TOLD_WITHIN_S = 60.0
+"""How much later than the change, at most, a change that was taken back is told of: some ten times what a webhook takes
+and the clocks differ by."""
+
+_Whose = tuple[str, str]
+"""(account, partition)."""
+
+
+class Image(NamedTuple):
+    """`digest` of what a record showed under it at a `position` of the log, seen at `until_s` (wall) or before."""
+
+    position: str
+    until_s: float
+    digest: bytes
+
+
+class Parents:
+    """What this process has seen of records that others hang on. Bounded; what it has forgotten costs requests."""
+
+    def __init__(self) -> None:
+        self._images: Bounded[tuple[_Whose, EntityRef], tuple[Image, ...]] = Bounded(_RECORDS_MOST)
+
+    def saw(
+        self, whose: _Whose, entity: Entity, records: Sequence[Mapping[str, Any]], position: str, until_s: float
+    ) -> None:
+        """Records of a kind as JobNimbus gave them. `position`: what was told up to there is in them."""
+        if entity not in CHILDREN or not position:
+            return
+        for record in records:
+            jnid = record.get("jnid")
+            if isinstance(jnid, str):
+                key = (whose, EntityRef(entity, jnid))
+                image = Image(position, until_s, shown_under(entity, record))
+                self._images.put(key, (image, *(self._images.get(key) or ())[: _IMAGES_MOST - 1]))
+
+    def images(self, whose: _Whose, parent: EntityRef, position: str, until_s: float) -> tuple[Image, ...]:
+        """What was seen of the record at a position up to this one and until then, the latest first."""
+        found = self._images.get((whose, parent)) or ()
+        return tuple(one for one in found if order(one.position) <= order(position) and one.until_s <= until_s)
+
+
+def was_shown(parent: EntityRef, image: Image, history: History, *, position: str, fetched_s: float) -> bool:
+    """Did a list under the record that was fetched then, with all in it that was told of up to `position`, show what
+    the image does, unless the record was changed and changed back meanwhile?
+
+    `history` goes back to the image's position, which is not after `position`. `fetched_s`: wall seconds.
+    """
+    lines = history.since(image.position)
+    if lines is None:
+        return False
+    early = [order(line.position) for line in _changes(parent, lines) if _told_s(line) <= fetched_s + TOLD_WITHIN_S]
+    return len(early) <= 1 and all(at > order(position) for at in early)
+
+
+def _told_s(line: Logged) -> float:
+    """When it was told of, wall seconds of the store."""
+    return order(line.position)[0] / 1000
+
+
+def _changes(parent: EntityRef, lines: Sequence[Logged]) -> Iterator[Logged]:
+    """The lines by which the record may have become another."""
+    tags = {EVERYTHING, *tags_of_read(Read.record(parent.entity, parent.jnid))}
+    return (line for line in lines if SETTLED not in line.tags and not tags.isdisjoint(line.tags))

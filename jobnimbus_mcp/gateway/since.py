@@ -1,0 +1,38 @@
+"""What the log tells a load: what has changed since a position, and up to which position an answer is right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from jobnimbus_mcp.cache.ports import EVERYTHING, SETTLED, History
+from jobnimbus_mcp.crm.entities import Entity
+from jobnimbus_mcp.crm.reads import Read
+from jobnimbus_mcp.crm.relations import ACCOUNT_WIDE
+from jobnimbus_mcp.crm.told import Told, told_of
+
+__all__ = ["before_parents", "exact_at", "told_since"]
+
+
+def told_since(history: History, position: str, reads: Collection[Read]) -> Told | None:
+    """What has changed in the answers to `reads` since that position; None when that is not told."""
+    lines = history.since(position)
+    if lines is None or any(EVERYTHING in line.tags for line in lines):
+        return None
+    # what was only renewed once more since the index lags is after the position of whatever may lack it
+    return told_of(reads, (line.tags for line in lines if SETTLED not in line.tags))
+
+
+def exact_at(read: Read, history: History) -> str:
+    """The position of a load into which all was put that has been told since the index lags."""
+    return history.position if read.scope else before_parents(read.entity, history, history.settled)
+
+
+def before_parents(entity: Entity, history: History, position: str) -> str:
+    """The last position after `position` before which no change of another record has renewed lists under it of this
+    kind; the log's end when none has."""
+    own, under, anywhere = f"{entity}:detail:", f"{entity}@", f"{entity}@{ACCOUNT_WIDE}"
+    for line in history.since(position) or ():
+        told = [tag for tag in line.tags if tag.startswith(under) and tag != anywhere]
+        if told and not any(tag.startswith(own) for tag in line.tags):
+            return line.previous
+    return history.position
