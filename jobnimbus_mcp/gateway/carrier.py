@@ -115,8 +115,8 @@ Tell = Callable[[Written, Call], Awaitable[None]]
 class Run:
     """One write on its way. `began`: when it was first tried under its key, epoch seconds. `doubtful`: an earlier try
     may have been carried out. `sent`: this one may be, from now on. `taken`: it was. `brief`: what was done before is
-    not read again. `mark`: what tells its records from those of another write of the same words. `notes`: for the
-    result."""
+    not read again, nor what has no page by id waited for. `mark`: what tells its records from those of another write of
+    the same words. `listed`: JobNimbus's lists show what was made. `notes`: for the result."""
 
     order: Order
     caller: Caller
@@ -134,6 +134,7 @@ class Run:
     changed: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     mark: Hashable = None
+    listed: bool = False
 
     @property
     def owner(self) -> Owner:
@@ -307,7 +308,7 @@ class Carrier:
                 run.notes.append("The file is stored; JobNimbus's list does not show yet what it hangs on.")
                 size = None if order.upload.content is None else len(order.upload.content)
                 return {"filename": order.upload.filename, "size": size, **record}
-            record = shown
+            record, run.listed = shown, True
         if not order.unlinked(record):
             return record
         orphan = Write(Entity.ATTACHMENTS, Action.DELETED, jnid)
@@ -336,6 +337,11 @@ class Carrier:
         if not await self._tell_of(run, EntityRef(order.entity, jnid), action, record, values, "done"):
             run.notes.append("It is done, but the cache could not be told: for a while, read with max_age_s 0.")
         deleted = order.action is Action.DELETED
+        if not (facts_of(order.entity).has_detail or order.entity is Entity.SETTINGS or run.listed or run.brief):
+            # what no page by id shows is read from the lists, by this caller too
+            written = None if deleted else record
+            if not await self._lookout.listed(order.entity, jnid, written, run.caller, run.call):
+                run.notes.append("JobNimbus's lists do not show it yet; they may take some seconds more.")
         kept = (before if before is not None else {"jnid": jnid}) if deleted else record
         return WriteResult(order.entity, order.action, kept, before, tuple(names), note=" ".join(run.notes))
 

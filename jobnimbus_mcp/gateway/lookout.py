@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.crm.entities import Action, Entity
+from jobnimbus_mcp.crm.payloads import epoch_s
 from jobnimbus_mcp.crm.query import Where
 from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError, UpstreamNotFound
@@ -117,6 +118,29 @@ class Lookout:
             if rows:
                 return rows[0]
         return None
+
+    async def listed(
+        self, entity: Entity, jnid: str, written: Mapping[str, Any] | None, caller: Caller, call: Call
+    ) -> bool:
+        """Wait until JobNimbus's lists show a record as it was written, None: no more; False when they do not in time.
+        For kinds that are shown nowhere else."""
+        for pause_s in (0.0, *PAUSES_S):
+            if pause_s + _LOOK_S > call.remaining_s(self._clock):
+                break
+            await self._clock.sleep(pause_s)
+            try:
+                row = await self.record(entity, jnid, caller, call)
+            except UpstreamNotFound:
+                if written is None:
+                    return True
+                continue
+            except (UpstreamError, BudgetExhausted):
+                continue
+            if written is not None and (epoch_s(row.get("date_updated")) or 0) >= (
+                epoch_s(written.get("date_updated")) or 0
+            ):
+                return True
+        return False
 
     async def record(self, entity: Entity, jnid: str, caller: Caller, call: Call) -> dict[str, Any]:
         """The record as it is now.

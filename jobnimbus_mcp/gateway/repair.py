@@ -2,8 +2,8 @@
 
 Every change is in the log by its record's name; those records are read by id, which does not lag, and `crm.upkeep`
 makes the list of them that JobNimbus would give. Two things are not named there, and found out otherwise: what
-JobNimbus writes to its activity log by itself, of which the newest entries are one list for everybody; and what the rows
-show of the records that they hang on, which is the same after most changes of those (`gateway.parents`).
+JobNimbus writes to its activity log by itself, of which the newest entries are one list for everybody; and what the
+rows show of the records that they hang on, which is the same after most changes of those (`gateway.parents`).
 """
 
 from __future__ import annotations
@@ -132,10 +132,18 @@ class Repair:
         )
 
     async def caught_up(
-        self, asked: Asked, reads: Reads, value: Mapping[str, Any], told: Told, history: History, began: float
+        self,
+        asked: Asked,
+        reads: Reads,
+        value: Mapping[str, Any],
+        told: Told,
+        history: History,
+        began: float,
+        *,
+        exact: bool,
     ) -> Loaded | None:
         """JobNimbus's own list, asked for since `began` (wall seconds), with what it may still lack put in; None where
-        that cannot be known. `told`: what has changed since the index lags."""
+        that cannot be known. `told`: what has changed since the index lags; `exact`: nothing else has."""
         if told.logged or not facts_of(asked.read.entity).has_detail:
             return None
         states = await self._states(asked, reads, told.named, fetches_most=CHANGED_MOST, settled_s=math.inf)
@@ -147,8 +155,8 @@ class Repair:
         fresh_s = self.fresh_s(asked, as_of)
         if fresh_s is None:
             return None
-        position = exact_at(asked.read, history)
-        return loaded_of(asked.read, made, position=position, exact=True, as_of=as_of, fresh_s=fresh_s)
+        position = exact_at(asked.read, history) if exact else history.settled
+        return loaded_of(asked.read, made, position=position, exact=exact, as_of=as_of, fresh_s=fresh_s)
 
     # -- what is there -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.crm.relations import ACCOUNT_WIDE
 from jobnimbus_mcp.crm.told import Told, told_of
 
-__all__ = ["before_parents", "exact_at", "told_since"]
+__all__ = ["before_parents", "exact_at", "told_after_everything", "told_since"]
 
 
 def told_since(history: History, position: str, reads: Collection[Read]) -> Told | None:
@@ -20,6 +20,14 @@ def told_since(history: History, position: str, reads: Collection[Read]) -> Told
         return None
     # what was only renewed once more since the index lags is after the position of whatever may lack it
     return told_of(reads, (line.tags for line in lines if SETTLED not in line.tags))
+
+
+def told_after_everything(history: History, position: str, reads: Collection[Read]) -> Told | None:
+    """What is told of by name although, since that position, anything may have changed: right after a start with an
+    empty store, or when all was dropped. None where no such moment is the reason that `told_since` has nothing."""
+    lines = history.since(position) or ()
+    ends = [line.position for line in lines if EVERYTHING in line.tags]
+    return told_since(history, ends[-1], reads) if ends else None
 
 
 def exact_at(read: Read, history: History) -> str:

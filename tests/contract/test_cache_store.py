@@ -282,6 +282,15 @@ async def test_an_admission_counts_unless_the_guard_moved(world: World) -> None:
     assert await world.store.withdraw("stamford", "p1", call()) is False
 
 
+async def test_a_fill_never_shortens_how_long_an_acceptance_counts(world: World) -> None:
+    """What is put together out of kept parts knows an older acceptance than the one a part was asked for with."""
+    seen = await look(world)
+    _, guard = await world.store.admission("stamford", "p1", call())
+    assert await world.store.admit("stamford", "p1", guard, admission_s=600, call=call())
+    assert await fill(world, seen)  # for 60 s
+    assert (await look(world)).admitted_s > 500
+
+
 async def test_a_fill_that_began_before_a_withdrawal_stores_nothing_and_admits_nobody(world: World) -> None:
     before = await look(world)
     await world.store.withdraw("stamford", "p1", call())

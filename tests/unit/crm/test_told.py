@@ -27,6 +27,7 @@ JOBS = Read.scan(Entity.JOBS, ())
 TASKS = under(Entity.TASKS, "j1")
 ENTRIES = under(Entity.ACTIVITIES, "j1")
 INVOICES = Read.scan(Entity.INVOICES, ())
+PARENT = frozenset({EntityRef(Entity.JOBS, "j1")})
 
 
 @pytest.mark.parametrize(
@@ -40,8 +41,10 @@ INVOICES = Read.scan(Entity.INVOICES, ())
         (TASKS, [tags(Entity.JOBS, "j2")], Told()),
         (TASKS, [tags(Entity.JOBS, "j1", Action.CREATED, frozenset())], Told()),
         # what its rows hang on has changed
-        (TASKS, [tags(Entity.JOBS, "j1")], None),
-        (TASKS, [tags(Entity.TASKS, "t1") + tags(Entity.JOBS, "j1")], None),
+        (TASKS, [tags(Entity.JOBS, "j1")], Told(parents=PARENT)),
+        (TASKS, [tags(Entity.TASKS, "t1") + tags(Entity.JOBS, "j1")], Told(frozenset({"t1"}), parents=PARENT)),
+        (TASKS, [tags(Entity.JOBS, "j1"), tags(Entity.TASKS, "t1")], Told(frozenset({"t1"}), parents=PARENT)),
+        (TASKS, [[*tags(Entity.JOBS, "j1"), "tasks:list"]], None),
         # renewed by a tag and not by a name
         (JOBS, [["jobs"]], None),
         (JOBS, [["jobs:list"]], None),
@@ -54,7 +57,8 @@ INVOICES = Read.scan(Entity.INVOICES, ())
         # whatever happens anywhere is written to the activity log, by itself
         (ENTRIES, [tags(Entity.JOBS, "j2")], Told(logged=True)),
         (ENTRIES, [tags(Entity.TASKS, "t1"), tags(Entity.ACTIVITIES, "a1")], Told(frozenset({"a1"}), logged=True)),
-        (ENTRIES, [tags(Entity.JOBS, "j1")], None),
+        (ENTRIES, [tags(Entity.JOBS, "j1")], Told(logged=True, parents=PARENT)),
+        (ENTRIES, [tags(Entity.JOBS, "j1", Action.CREATED, frozenset())], Told(logged=True, parents=PARENT)),
         (ENTRIES, [tags(Entity.TASKS, "t1"), ["activities:list"]], None),
     ],
 )
@@ -67,7 +71,8 @@ def test_tags_name_the_records_that_changed_or_tell_that_something_did(
 def test_what_concerns_one_of_two_reads_concerns_what_is_made_of_both() -> None:
     every = Read.scan(Entity.TASKS, ())
     assert told_of((every,), [tags(Entity.JOBS, "j1")]) == Told()
-    assert told_of((every, TASKS), [tags(Entity.JOBS, "j1")]) is None
+    assert told_of((every, TASKS), [tags(Entity.JOBS, "j1")]) == Told(parents=PARENT)
+    assert told_of((every, TASKS), [["tasks@j1"]]) is None
 
 
 KINDS = st.sampled_from(
@@ -89,3 +94,5 @@ def test_a_change_that_renews_a_list_is_never_told_as_nothing(change: Change, en
             assert set(tags_of_change(change)).isdisjoint(tags_of_read(read))
         elif told is not None and change.ref.entity is entity:
             assert change.ref.jnid in told.named
+        elif told is not None and f"{entity}@{change.ref.jnid}" in {*tags_of_read(read)} & {*tags_of_change(change)}:
+            assert change.ref in told.parents

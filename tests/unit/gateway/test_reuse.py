@@ -148,6 +148,82 @@ async def test_what_hangs_on_a_changed_record_is_asked_for_anew(world: ReuseWorl
     assert world.upstream.requests["tasks:block"] - asked == 1
 
 
+TASKS_OF = Entity.TASKS, Entity.ATTACHMENTS, Entity.ESTIMATES, Entity.ACTIVITIES
+
+
+async def test_what_hangs_on_a_record_goes_on_when_it_shows_nothing_of_its_change(world: ReuseWorld) -> None:
+    jnid, lists = job_of(world), [under(kind, job_of(world)) for kind in TASKS_OF]
+    await same_as_jobnimbus(world, Read.record(Entity.JOBS, jnid))
+    await world.wait(SETTLE_S + 1)
+    await same_as_jobnimbus(world, *lists)
+    for status in (STATUS, STATUS + 1):
+        await world.wait(100)
+        done = world.account.update("jobs", jnid, {"status": status, "description": f"now {status}"})
+        await world.tell([change.record for change in done])
+        await world.wait(SETTLE_S + 1)
+
+        before = world.upstream.requests.copy()
+        await same_as_jobnimbus(world, *lists)
+        # the record itself, and what was written to the activity log of the account
+        assert world.upstream.requests - before == {"jobs:record": 1, "activities:block": 1}
+
+
+@pytest.mark.parametrize("field", ["name", "number", "owners", "cf_string_1"])
+async def test_what_hangs_on_a_record_is_asked_for_when_it_may_show_its_change(world: ReuseWorld, field: str) -> None:
+    jnid = job_of(world)
+    await same_as_jobnimbus(world, Read.record(Entity.JOBS, jnid))
+    await world.wait(SETTLE_S + 1)
+    await same_as_jobnimbus(world, under(Entity.TASKS, jnid))
+    await world.wait(100)
+    value = [] if field == "owners" else "Another"
+    await world.tell([world.account.update("jobs", jnid, {field: value})[0].record])
+
+    asked = world.upstream.requests["tasks:block"]
+    await same_as_jobnimbus(world, under(Entity.TASKS, jnid))
+    assert world.upstream.requests["tasks:block"] - asked == 1
+
+
+@pytest.mark.parametrize("field", ["name", "owners"])
+async def test_what_was_changed_and_changed_back_around_a_load_is_not_taken_for_unchanged(
+    world: ReuseWorld, field: str
+) -> None:
+    """The list was fetched in between, and nothing of both changes was told by then."""
+    jnid = job_of(world)
+    first, _ = await world.get(Read.record(Entity.JOBS, jnid))
+    assert first is not None
+    await world.wait(SETTLE_S + 1)
+    there = world.account.update("jobs", jnid, {field: [] if field == "owners" else "Another"})[0].record
+    await world.wait(2)
+    await world.get(under(Entity.TASKS, jnid))
+    back = world.account.update("jobs", jnid, {field: first[field]})[0].record
+    await world.tell([there])
+    await world.tell([back])
+    await world.wait(SETTLE_S + 1)
+
+    asked = world.upstream.requests["tasks:block"]
+    await same_as_jobnimbus(world, under(Entity.TASKS, jnid))
+    assert world.upstream.requests["tasks:block"] - asked == 1
+
+
+async def test_what_was_made_under_a_record_that_changed_itself_is_shown_while_the_index_lags(seeded: Account) -> None:
+    world = ReuseWorld(seeded, lag_s=SETTLE_S)
+    jnid = job_of(world)
+    await world.get(Read.record(Entity.JOBS, jnid))
+    await world.wait(60)
+    link = {"id": jnid, "type": "job"}
+    made = world.account.create("tasks", {"title": "New", "date_start": 1, "related": [link]})
+    moved = world.account.update("jobs", jnid, {"status": STATUS})
+    await world.tell([change.record for change in (*made, *moved)])
+
+    value, answer = await world.get(under(Entity.TASKS, jnid))
+    assert value is not None and value["rows"][0]["jnid"] == made[0].record["jnid"]
+    assert answer.outcome.status is not Status.STALE
+    await world.wait(60)
+    asked = world.upstream.requests["tasks:block"]
+    await same_as_jobnimbus(world, under(Entity.TASKS, jnid))
+    assert world.upstream.requests["tasks:block"] == asked
+
+
 async def test_the_second_renewal_of_a_changed_list_costs_nothing(world: ReuseWorld) -> None:
     await world.get(EVERY_JOB)
     await world.tell([world.account.update("jobs", job_of(world), {"status": STATUS})[0].record])
@@ -170,6 +246,15 @@ async def test_a_list_read_while_the_index_lags_is_right_and_kept(seeded: Accoun
     await world.wait(60)
     await same_as_jobnimbus(world, BOARD)
     assert world.upstream.total == asked
+
+
+async def test_what_is_told_right_after_all_was_dropped_is_shown_while_the_index_lags(seeded: Account) -> None:
+    world = ReuseWorld(seeded, lag_s=SETTLE_S)
+    await world.renew()
+    await world.tell([world.account.update("jobs", job_of(world), {"status": STATUS})[0].record])
+    await world.wait(1)
+
+    await same_as_jobnimbus(world, BOARD)
 
 
 async def test_a_lagging_list_of_files_is_not_trusted_for_longer_than_the_index_lags(seeded: Account) -> None:
@@ -375,10 +460,19 @@ async def test_a_kind_whose_records_are_asked_for_one_by_one_is_read_whole(world
     assert dict(world.upstream.requests) == {"contacts:record": 5, "contacts:block": 1, "contacts:scan": 1}
 
 
-async def test_a_kind_of_which_nobody_knows_how_many_there_are_is_not_asked_about(world: ReuseWorld) -> None:
+async def test_it_is_asked_once_how_many_of_a_kind_there_are_when_nobody_knows(world: ReuseWorld) -> None:
     contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
+    await same_as_jobnimbus(world, *contacts[:3])
+    assert dict(world.upstream.requests) == {"contacts:record": 3}
+    await same_as_jobnimbus(world, *reversed(contacts[-20:]))
+    assert dict(world.upstream.requests) == {"contacts:record": 4, "contacts:block": 1, "contacts:scan": 1}
+
+
+async def test_when_that_is_not_told_it_is_not_asked_again_for_each_record(world: ReuseWorld) -> None:
+    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
+    world.upstream.broken.add("contacts:block")
     await same_as_jobnimbus(world, *contacts[:20])
-    assert dict(world.upstream.requests) == {"contacts:record": 20}
+    assert dict(world.upstream.requests) == {"contacts:record": 20, "contacts:block": 1}
 
 
 async def test_a_kind_that_cannot_be_read_whole_is_not_tried_again_for_each_record(world: ReuseWorld) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.query import Is, OneOf, Sort
 from jobnimbus_mcp.crm.reads import Read
-from jobnimbus_mcp.gateway.together import PARENTS_MOST, Together, parent_of
+from jobnimbus_mcp.gateway.together import Together, parent_of
 from jobnimbus_mcp.upstream.request import FILTER_CHARS_MAX, page_request
 
 WHOSE = ("stamford", "p")
@@ -37,20 +39,21 @@ def test_who_knows_of_no_other_record_asks_for_one_alone() -> None:
 
 def test_what_is_known_to_be_long_is_left_out() -> None:
     together = Together()
-    for parent, count in (("long", 390), ("short", 3), ("longest", 5_000)):
+    for parent, count in (("long", 790), ("short", 3), ("longest", 5_000)):
         together.seen(WHOSE, under(parent), {"count": count, "rows": []})
     assert together.list_for(WHOSE, under("a"), 0.0) == several("a", "short")
     assert together.list_for(WHOSE, under("longest"), 0.0) is None
 
 
-def test_the_latest_are_chosen_and_fit_into_one_url() -> None:
+@pytest.mark.parametrize(("length", "several_of"), [(24, 121), (64, 54)])
+def test_the_latest_are_chosen_and_fit_into_one_url(length: int, several_of: int) -> None:
     together = Together()
-    names = [f"{number:064}" for number in range(PARENTS_MOST * 10)]
+    names = [f"{number:0{length}}" for number in range(500)]
     for name in names:
         together.seen(WHOSE, under(name), {"count": 0, "rows": []})
     made = together.list_for(WHOSE, under(names[0]), 0.0)
     assert made is not None
-    assert made == several(names[0], *names[-PARENTS_MOST + 1 :])
+    assert made == several(names[0], *names[-several_of + 1 :])
     (asked,) = [
         value
         for name, value in page_request(made.entity, made.where, made.sort, offset=0, size=500).params
