@@ -77,7 +77,7 @@ class Bases:
         return self._counts.get((whose, entity))
 
     def missed(self, whose: _Whose, entity: Entity, jnid: str, now: float) -> None:
-        """The record was asked for by itself, and no list showed it."""
+        """The record was asked for by itself, and nothing showed it that anybody asked for."""
         misses = self._missed.get((whose, entity)) or {}
         misses.pop(jnid, None)
         misses[jnid] = now  # the latest is the last

@@ -254,28 +254,38 @@ class Gateway:
             versions |= versions_of(kind, value["rows"])
         if self._reuse is None or not outcomes:
             return Loaded(orjson.dumps(merged), versions=versions)
-        as_of = min(outcome.fetched_at for outcome in outcomes)
         # a part that was not kept has nothing left that could be told
         left_s = [outcome.ttl_s for outcome in outcomes if outcome.ttl_s > 0]
-        fresh_s = self._reuse.fresh_s(asked, as_of)
+        left_s += [
+            self._reuse.left_s(self._part_lifetime_s(part, asked), outcome.fetched_at)
+            for part, (_, outcome) in zip(parts, found, strict=True)
+            if outcome is not None
+        ]
         return Loaded(
             orjson.dumps(merged),
             versions=versions,
-            as_of=as_of,
-            fresh_s=min([*left_s, 0.0 if fresh_s is None else fresh_s]),
+            as_of=min(outcome.fetched_at for outcome in outcomes),
+            fresh_s=min(left_s),
             proved=len(outcomes) < len(found),
         )
 
     async def _part(self, part: Read, asked: Asked) -> tuple[dict[str, Any], Outcome | None]:
         """One kind's part of a calendar. A part is made anew when little of the calendar's lifetime would remain."""
         if self._reuse is not None:
-            most_s = (1 - LIFE_SHARE_MIN) * asked.question.policy.fresh_s
+            most_s = (1 - LIFE_SHARE_MIN) * self._part_lifetime_s(part, asked)
             if asked.max_age_s is not None:
                 most_s = min(most_s, asked.max_age_s)
             outcome = await self.through(part, asked.caller, asked.call, most_s)
             if outcome.status is not Status.STALE:
                 return self._parsed.of(outcome), outcome
         return await self.ask(part, asked.caller, asked.call), None
+
+    def _part_lifetime_s(self, part: Read, asked: Asked) -> float:
+        """How long a part may stay in a calendar: as long as any calendar, and no longer than a list of its kind. How
+        often another kind changes says nothing of this one."""
+        base_s = self._policies.lifetime_s(Entity.CALENDAR, asked.read.operation)
+        own_s = self._policies.lifetime_s(part.entity, part.operation, asked.caller.instance)
+        return min(max(base_s, asked.question.policy.fresh_s), own_s)
 
     def _count(self, read: Read, caller: Caller, outcome: Outcome, *, internal: bool, bypass_asked: bool) -> None:
         if internal and outcome.status is not Status.BYPASS:

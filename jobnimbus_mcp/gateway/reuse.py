@@ -94,9 +94,9 @@ class Reuse:
             self._parents.saw(asked.whose, read.entity, records, loaded.position, self._clock.now())
         return loaded
 
-    def fresh_s(self, asked: Asked, as_of: float) -> float | None:
-        """What remains of the lifetime of an answer of that age; None when that is not worth keeping it."""
-        return self._repair.fresh_s(asked, as_of)
+    def left_s(self, lifetime_s: float, as_of: float) -> float:
+        """What remains of a lifetime that began then (wall seconds); 0 when it is over."""
+        return max(0.0, lifetime_s - (self._clock.now() - as_of))
 
     async def _load(self, asked: Asked, reads: Reads) -> tuple[Loaded, str]:
         read, now_only = asked.read, asked.max_age_s is not None and asked.max_age_s <= 0
@@ -138,11 +138,13 @@ class Reuse:
 
     async def _from_lists(self, asked: Asked, reads: Reads) -> Loaded | None:
         read, whose = asked.read, asked.whose
-        loaded = await self._shown_by(asked, reads, self._bases.showing(whose, read.entity, read.record_id))
-        if loaded is None and await self._has_directory(asked, reads):
-            loaded = await self._shown_by(asked, reads, (_directory(read.entity),))
+        wide, showing = _directory(read.entity), self._bases.showing(whose, read.entity, read.record_id)
+        loaded = await self._shown_by(asked, reads, [shown for shown in showing if shown != wide])
         if loaded is None:
             self._bases.missed(whose, read.entity, read.record_id, self._clock.now())
+            loaded = await self._shown_by(asked, reads, [shown for shown in showing if shown == wide])
+        if loaded is None and await self._has_directory(asked, reads):
+            loaded = await self._shown_by(asked, reads, (wide,))
         return loaded
 
     async def _shown_by(self, asked: Asked, reads: Reads, lists: Sequence[Read]) -> Loaded | None:
@@ -173,7 +175,7 @@ class Reuse:
             not facts_of(entity).has_detail
             or Read.scan(entity, ()) in self._bases.complete(whose, entity)  # this one will be read anyway
             or self._together.rests(whose, entity, now)
-            or self._bases.missed_since(whose, entity, now - asked.question.policy.fresh_s) < RECORDS_FEW
+            or self._bases.missed_since(whose, entity, now - asked.question.policy.fresh_s) <= RECORDS_FEW
         ):
             return False
         history = await self._repair.history(asked, "")

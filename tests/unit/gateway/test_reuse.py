@@ -216,7 +216,8 @@ async def test_what_was_made_under_a_record_that_changed_itself_is_shown_while_t
     await world.tell([change.record for change in (*made, *moved)])
 
     value, answer = await world.get(under(Entity.TASKS, jnid))
-    assert value is not None and value["rows"][0]["jnid"] == made[0].record["jnid"]
+    assert value is not None
+    assert value["rows"][0]["jnid"] == made[0].record["jnid"]
     assert answer.outcome.status is not Status.STALE
     await world.wait(60)
     asked = world.upstream.requests["tasks:block"]
@@ -460,6 +461,15 @@ async def test_a_kind_whose_records_are_asked_for_one_by_one_is_read_whole(world
     assert dict(world.upstream.requests) == {"contacts:record": 5, "contacts:block": 1, "contacts:scan": 1}
 
 
+async def test_it_is_read_whole_again_when_that_is_over_and_as_many_were_asked_for_meanwhile(world: ReuseWorld) -> None:
+    contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")][1:]
+    await same_as_jobnimbus(world, FIRST_CONTACT, *contacts[:40])
+    before = world.upstream.requests.copy()
+    await world.wait(3_500)
+    await same_as_jobnimbus(world, *contacts[40:60])
+    assert world.upstream.requests - before == {"contacts:scan": 1}
+
+
 async def test_it_is_asked_once_how_many_of_a_kind_there_are_when_nobody_knows(world: ReuseWorld) -> None:
     contacts = [Read.record(Entity.CONTACTS, record["jnid"]) for record in world.account.records("contacts")]
     await same_as_jobnimbus(world, *contacts[:3])
@@ -504,6 +514,24 @@ async def test_a_calendar_is_made_of_lists_that_are_kept_for_themselves(world: R
 
     await same_as_jobnimbus(world, CALENDAR)
     assert dict(world.upstream.requests) == {"tasks:scan": 1, "jobs:scan": 1, "workorders:scan": 1, "tasks:record": 1}
+
+
+async def test_a_part_of_a_calendar_lives_by_its_own_kind_and_no_longer_than_a_calendar(seeded: Account) -> None:
+    """Jobs change all day, and work orders hardly ever."""
+    adapted = {Entity.JOBS: 600, Entity.CALENDAR: 600, Entity.WORKORDERS: 3_600}
+    policies = Policies(settle_s=SETTLE_S, adapted=lambda _, entity, base_s: adapted.get(entity, base_s))
+    world = ReuseWorld(seeded, policies=policies)
+    await same_as_jobnimbus(world, CALENDAR)
+    asked: list[dict[str, int]] = []
+    for after_s in (610, 300):
+        before = world.upstream.requests.copy()
+        await world.wait(after_s)
+        await same_as_jobnimbus(world, CALENDAR)
+        asked.append(dict(world.upstream.requests - before))
+    assert [sorted(one) for one in asked] == [["jobs:scan", "tasks:scan"], ["workorders:scan"]]
+    _, answer = await world.get(CALENDAR)
+    assert answer.outcome.fetched_at == world.clock.now() - 300
+    assert answer.outcome.ttl_s == 300
 
 
 async def test_a_credential_that_is_refused_is_given_nothing_that_was_put_together(world: ReuseWorld) -> None:
