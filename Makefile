@@ -29,7 +29,7 @@ install: $(STAMP) ## only make .venv and install into it
 demo: $(STAMP) ## simulator and server in one process; no account, no Redis, no settings
 	@$(BIN)/jobnimbus-mcp demo
 
-test: $(STAMP) ## the test suite, five minutes on two cores; tests on a real Redis need redis-server on PATH
+test: $(STAMP) ## the test suite, six minutes on two cores; tests on a real Redis need redis-server on PATH
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, types and who may import whom

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -109,6 +111,7 @@ def serve(
     _refuse_open_door(settings, host, insecure_loopback=insecure_loopback)
     if workers > 1 and not all(settings.store_url_of(instance) for instance in settings.instances):
         raise SettingsError("REDIS_URL: --workers above 1 needs a Redis, the embedded store is one process's own")
+    _refuse_taken_port(host, port)
     _stop_on_signals()
     structlog.get_logger().info(
         "server starting",
@@ -187,6 +190,7 @@ def simulate(
         raise typer.BadParameter(wrong.public_message.partition(": ")[2], param_hint="--instances") from wrong
     if webhook_url is not None and not webhook_url.startswith(("http://", "https://")):
         raise typer.BadParameter("must be an http:// or https:// URL", param_hint="--webhook-url")
+    _refuse_taken_port("127.0.0.1", port)
     _stop_on_signals()
     make = partial(Simulator, instances=names, seed=seed, scale=scale, latency_ms=latency_ms, webhook_url=webhook_url)
     asyncio.run(_serve_simulator(make, port))
@@ -252,6 +256,29 @@ def _refuse_open_door(settings: Settings, host: str, *, insecure_loopback: bool)
             "MCP_AUTH_TOKENS: needed (or MCP_CLIENTS, or OAUTH_ISSUER_URL), because the server holds a JobNimbus key "
             "that anybody could read with otherwise; set it, or try it on this machine with --insecure-loopback"
         )
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Before anything is announced. Whatever else keeps a server from listening there, it says itself.
+
+    Raises:
+        SettingsError: somebody listens there already.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return
+    for family, kind, protocol, _, address in found:
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # elsewhere this would bind beside whoever listens there
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind(address)
+            except OSError as refused:
+                if refused.errno == errno.EADDRINUSE:
+                    raise SettingsError(f"port {port} is taken; choose another by --port") from None
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def dead(instance: Account = None, limit: Limit = 50, as_json: AsJson = False) -
                     f"{told['eventId']}  {told['receivedAt']}  {row.event.name} {told['recordId']}  "
                     f"{name}: {part.reason or 'given up'} after {part.attempts} tries"
                 )
-    print(f"{len(rows)} dead; replay one with: jobnimbus-mcp events replay <event id>", file=sys.stderr)
+    print(_what_to_do(rows), file=sys.stderr)
 
 
 @app.command(epilog="Example: jobnimbus-mcp events show 019a1b2c3d4e5f60718293a4b5c6d7e8")
@@ -90,14 +90,27 @@ def replay(
     all_dead: Annotated[bool, typer.Option("--all-dead", help="Every dead letter, at most 1,000.")] = False,
     instance: Account = None,
 ) -> None:
-    """Dead letters are due again, with fresh tries; what was tried before stays in the trace."""
+    """Dead letters are due again, with fresh tries; what was tried before stays in the trace. What was not understood
+    (dead of intake) cannot be replayed."""
     if (event_id is None) is not all_dead:
         raise typer.BadParameter("name one event, or --all-dead")
     replayed = _run(_replayed(event_id, consumer, instance))
     for one, consumers in replayed:
         print(f"{one}: due again for {', '.join(consumers)}")
     if not replayed:
-        raise _failed("nothing to replay: no such event, or no consumer has given it up")
+        raise _failed(
+            "nothing to replay: no such event, or no consumer has given it up; what is dead of intake was not "
+            "understood, and cannot be replayed"
+        )
+
+
+def _what_to_do(rows: Sequence[Traced]) -> str:
+    """How many are dead, and how those are replayed that can be."""
+    told = f"{len(rows)} dead"
+    can = sum(row.replayable for row in rows)
+    if can < len(rows):
+        told += f", {len(rows) - can} of them not understood (intake), which cannot be replayed"
+    return f"{told}; replay one with: jobnimbus-mcp events replay <event id>" if can else told
 
 
 async def _found(instance: str | None, query: EventQuery) -> list[Traced]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -35,6 +37,7 @@ LATENCY_MS = 600.0
 
 START_BOUND_S = 15.0
 STEP_BOUND_S = 20.0
+PORT_MOST = 65_535
 STORE_BYTES = 64 * 1024 * 1024
 
 
@@ -78,7 +81,9 @@ async def _serve(port: int) -> int:
     try:
         listening = socket.create_server(("127.0.0.1", port))
     except OSError as taken:
-        Console(stderr=True).print(f"jobnimbus-mcp: port {port} is taken ({taken.strerror}); choose another by --port")
+        another = f"jobnimbus-mcp demo --port {port + 1 if port < PORT_MOST else PORT_MOST - 1}"
+        why = os.strerror(taken.errno or 0)
+        print(f"jobnimbus-mcp: port {port} is taken ({why}); choose another: {another}", file=sys.stderr)
         return 2
     async with _world(listening) as world:
         print(_greeting(world), flush=True)

@@ -171,17 +171,11 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         signing=some(settings.webhook_signing_secret),
     )
 
-    def hears_of_changes(instance: str) -> bool:
-        return bool(secrets.shared or secrets.signing or instance in secrets.per_instance)
-
-    def catches_up(instance: str) -> bool:
-        return settings.catch_up_interval_s > 0 and instance in settings.api_keys
-
     def consistency_of(instance: str) -> str:
-        told_of_changes = hears_of_changes(instance) or catches_up(instance)
+        told_of_changes = settings.takes_webhooks(instance) or settings.catches_up(instance)
         return settings.cache_consistency.value if told_of_changes else LIFETIME_ONLY
 
-    adaptive = adaptive_lifetimes(settings, accounts, clock, hears_of_changes)
+    adaptive = adaptive_lifetimes(settings, accounts, clock, settings.takes_webhooks)
     policies = policies_of(settings, adaptive)
     heat = heat_of(accounts, clock, recorder)
     callers = server_callers(identities)
@@ -219,7 +213,7 @@ def build(settings: Settings, overrides: Overrides | None = None) -> App:
         writes=writes,
         rows_kept=receipts,
         files=client,
-        get_webhooks=get_webhooks_of(_public_url(settings), hears_of_changes, arrived),
+        get_webhooks=get_webhooks_of(_public_url(settings), settings.takes_webhooks, arrived),
         clock=clock,
         tally=tally,
         recorder=recorder,

@@ -157,10 +157,13 @@ def _cache(settings: Settings) -> list[Finding]:
 
 def _consistency(settings: Settings, instance: str) -> Finding:
     subject = f"consistency of {instance}"
-    if not _hears_of_changes(settings, instance):
-        said = "ttl: no webhook secret is set, so lifetimes are the only bound on how old an answer is; see webhooks."
-        return Finding(Level.WARN, subject, said)
     mode = settings.cache_consistency
+    if not settings.takes_webhooks(instance):
+        if not settings.catches_up(instance):
+            said = "ttl: neither a webhook nor catch-up tells of changes made in JobNimbus, so lifetimes are the only "
+            return Finding(Level.WARN, subject, said + "bound on how old an answer is; see webhooks.")
+        said = f"{mode.value}, but no webhook secret is set: {_by_catch_up(settings)}; see webhooks."
+        return Finding(Level.WARN, subject, said)
     if settings.consistency_overrides:
         kinds = ", ".join(
             f"{entity}{'' if operation is None else ' ' + operation} {one.value}"
@@ -179,8 +182,9 @@ _PROMISES = {
 }
 
 
-def _hears_of_changes(settings: Settings, instance: str) -> bool:
-    return bool(settings.webhook_secret or settings.webhook_signing_secret or instance in settings.webhook_secrets)
+def _by_catch_up(settings: Settings) -> str:
+    every_s = settings.catch_up_interval_s
+    return f"a change made in JobNimbus is learnt of by catch-up alone, up to {every_s} s later"
 
 
 def _api(settings: Settings) -> Finding:
@@ -223,8 +227,12 @@ async def _key(settings: Settings, probes: Probes, instance: str) -> Finding:
 
 async def _webhooks(settings: Settings, probes: Probes) -> list[Finding]:
     if not settings.webhooks_enabled:
-        said = "off (503): no change is learnt of, so a lifetime is the only bound of staleness. Set WEBHOOK_SECRET."
-        return [Finding(Level.WARN, "webhooks", said)]
+        unheard = [instance for instance in settings.instances if not settings.catches_up(instance)]
+        if not unheard:
+            return [Finding(Level.WARN, "webhooks", f"off (503): {_by_catch_up(settings)}. Set WEBHOOK_SECRET.")]
+        of = "" if len(unheard) == len(settings.instances) else f" of {', '.join(unheard)}"
+        said = f"off (503): no change made in JobNimbus{of} is learnt of, so a lifetime is the only bound of staleness."
+        return [Finding(Level.WARN, "webhooks", f"{said} Set WEBHOOK_SECRET.")]
     if not any(settings.store_url_of(instance) for instance in settings.instances):
         return [Finding(Level.OK, "webhooks", "on; ask the server's get_webhooks what has been received.")]
     return list(await asyncio.gather(*(_deliveries(settings, probes, instance) for instance in settings.instances)))
@@ -232,7 +240,7 @@ async def _webhooks(settings: Settings, probes: Probes) -> list[Finding]:
 
 async def _deliveries(settings: Settings, probes: Probes, instance: str) -> Finding:
     subject = f"webhooks of {instance}"
-    if not _hears_of_changes(settings, instance):
+    if not settings.takes_webhooks(instance):
         variable = f"WEBHOOK_SECRET_{instance.upper().replace('-', '_')}"
         said = f"no secret opens them: set {variable}, or WEBHOOK_SECRET for all accounts."
         return Finding(Level.WARN, subject, said)

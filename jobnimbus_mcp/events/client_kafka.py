@@ -110,7 +110,9 @@ class KafkaClient:
             import aiokafka
             from aiokafka import admin, errors, helpers
         except ImportError as error:
-            raise SettingsError("EVENTS_TRANSPORT=kafka needs its client: install jobnimbus-mcp[kafka].") from error
+            raise SettingsError(
+                "EVENTS_TRANSPORT=kafka needs aiokafka: pip install '.[kafka]' in the clone."
+            ) from error
         # while a broker is away it says so several times a second; what matters is told where its errors are met
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         self._library: Any = aiokafka

@@ -38,7 +38,9 @@ class Database:
         try:
             import asyncpg
         except ImportError as missing:
-            raise SettingsError("Events in PostgreSQL need a driver: install jobnimbus-mcp[postgres].") from missing
+            raise SettingsError(
+                "Events in PostgreSQL need asyncpg: pip install '.[postgres]' in the clone."
+            ) from missing
         if not _is_address(dsn):
             raise SettingsError(
                 "DATABASE_URL must be postgresql://role:password@host:port/database, with %XX for what means something"

@@ -14,6 +14,7 @@ from jobnimbus_mcp.events.event import Event
 from jobnimbus_mcp.events.lanes import Lanes
 from jobnimbus_mcp.events.ports import (
     ATTEMPTS_KEPT,
+    REJECTED_BY,
     Attempt,
     ConsumerTrace,
     EventPage,
@@ -36,9 +37,6 @@ LIVE_MOST = 50_000
 
 ARCHIVE_MOST = 10_000
 """Events that are done, and as many that are dead; the oldest make room."""
-
-_INTAKE = "intake"
-"""What rejected events are dead for: no consumer, so they cannot be replayed."""
 
 _MINUTES = 5
 
@@ -230,7 +228,7 @@ class MemoryEvents:
         dead = tuple(
             name
             for name, part in kept.parts.items()
-            if part.fate is Fate.DEAD and name != _INTAKE and consumer in (None, name)
+            if part.fate is Fate.DEAD and name != REJECTED_BY and consumer in (None, name)
         )
         for name in dead:
             part = kept.parts[name]
@@ -269,7 +267,7 @@ class MemoryEvents:
     async def reject(self, event: Event, reason: str) -> None:
         key = _Key(event.instance, event.event_id)
         if key not in self._kept:
-            self._keep(key, _Kept(event, {_INTAKE: _Part(event.received_at, Fate.DEAD, reason=reason)}))
+            self._keep(key, _Kept(event, {REJECTED_BY: _Part(event.received_at, Fate.DEAD, reason=reason)}))
             self._file(key, self._dead)
 
     async def clean(self, *, archived_before: float, dead_before: float) -> int:
@@ -350,7 +348,7 @@ class MemoryEvents:
             self._archive.pop(key, None)
             self._dead.pop(key, None)
             for name, part in self._kept.pop(key).parts.items():
-                self._given_up[key.instance, name] -= part.fate is Fate.DEAD and name != _INTAKE
+                self._given_up[key.instance, name] -= part.fate is Fate.DEAD and name != REJECTED_BY
             ids = self._ids[key.instance]
             del ids[bisect_left(ids, key.event_id)]
 

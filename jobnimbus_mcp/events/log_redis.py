@@ -31,6 +31,7 @@ from jobnimbus_mcp.events.keys_redis import (
 from jobnimbus_mcp.events.lookup_redis import Lookup
 from jobnimbus_mcp.events.ownership_redis import Ownership
 from jobnimbus_mcp.events.ports import (
+    REJECTED_BY,
     EventPage,
     EventQuery,
     Fate,
@@ -43,7 +44,7 @@ from jobnimbus_mcp.events.ports import (
 )
 from jobnimbus_mcp.events.settling_redis import SettleRow, settle_call
 from jobnimbus_mcp.events.subscription_redis import RedisSubscription
-from jobnimbus_mcp.events.trace_redis import REJECTED_BY, Became, decoded, fields_of, milliseconds
+from jobnimbus_mcp.events.trace_redis import Became, decoded, fields_of, milliseconds
 
 __all__ = ["RedisEvents"]
 

@@ -33,7 +33,7 @@ def queue_sql() -> str:
     """The SQL of pgmq, which its Python package carries. The package is not imported: it would bring another driver."""
     spec = find_spec("pgmq")
     if spec is None or not spec.submodule_search_locations:
-        raise SettingsError("Events in PostgreSQL need the package pgmq: install jobnimbus-mcp[postgres].")
+        raise SettingsError("Events in PostgreSQL need the package pgmq: pip install '.[postgres]' in the clone.")
     return (Path(spec.submodule_search_locations[0]) / "sql" / "pgmq.sql").read_text(encoding="utf-8")
 
 

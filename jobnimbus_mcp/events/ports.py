@@ -25,6 +25,7 @@ __all__ = [
     "ANSWER_MOST",
     "ATTEMPTS_KEPT",
     "BATCH_MOST",
+    "REJECTED_BY",
     "STATES",
     "AppendAndBump",
     "Appended",
@@ -61,6 +62,9 @@ ANSWER_MOST = 500
 STATES = ("pending", "delayed", "done", "dead")
 """Of an event: due and not done by some consumer; waiting for its settling or retry time; done by all; given up by some
 and done by the others. The first that fits, in the order pending, delayed, dead, done."""
+
+REJECTED_BY = "intake"
+"""Whose dead letter a rejected event is, which no consumer ever had: nobody can replay it."""
 
 Routes = Mapping[str, float]
 """Consumer -> when the event is due for it, epoch seconds. Consumers that are not named have nothing to do with it."""
@@ -256,6 +260,11 @@ class Traced:
     @property
     def attempts(self) -> int:
         return sum(told.attempts for told in self.consumers.values())
+
+    @property
+    def replayable(self) -> bool:
+        """Has anybody given it up who could act on it after all?"""
+        return any(told.state == "dead" and name != REJECTED_BY for name, told in self.consumers.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from jobnimbus_mcp.errors import CacheUnavailable
 from jobnimbus_mcp.events.event import Event, encode, received_ms
 from jobnimbus_mcp.events.ports import (
     ATTEMPTS_KEPT,
+    REJECTED_BY,
     EventPage,
     EventQuery,
     EventsUnavailable,
@@ -42,9 +43,6 @@ from jobnimbus_mcp.events.ports_kafka import Claim, Claimed, Opened
 from jobnimbus_mcp.events.rows_of_kafka_redis import line_of, matches, traced_of
 
 __all__ = ["KafkaTraceInRedis"]
-
-REJECTED_BY = "intake"
-"""Whose dead letter a rejected event is, which no consumer ever had."""
 
 NO_SUCH_CONSUMER = "no_such_consumer"
 

@@ -9,12 +9,18 @@ from typing import Any
 from jobnimbus_mcp.errors import InvalidInput
 from jobnimbus_mcp.events.database_postgres import Database
 from jobnimbus_mcp.events.event import decode, event_id_at
-from jobnimbus_mcp.events.ports import ATTEMPTS_KEPT, STATES, Attempt, ConsumerTrace, EventPage, EventQuery, Traced
+from jobnimbus_mcp.events.ports import (
+    ATTEMPTS_KEPT,
+    REJECTED_BY,
+    STATES,
+    Attempt,
+    ConsumerTrace,
+    EventPage,
+    EventQuery,
+    Traced,
+)
 
-__all__ = ["REJECTED_BY", "find", "show"]
-
-REJECTED_BY = "intake"
-"""Whose dead letter a rejected event is, which no consumer ever had."""
+__all__ = ["find", "show"]
 
 _DUE = "exists (select 1 from jobnimbus_mcp.deliveries d where d.event_id = e.event_id and d.state = 'pending' and {})"
 _STATE: Mapping[str, str] = {

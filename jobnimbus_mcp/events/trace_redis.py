@@ -11,10 +11,7 @@ from jobnimbus_mcp.events.asking_redis import text
 from jobnimbus_mcp.events.event import Event, decode, received_ms
 from jobnimbus_mcp.events.ports import ANSWER_MOST, ATTEMPTS_KEPT, Attempt, ConsumerTrace, Fate, Settled, Traced
 
-__all__ = ["REJECTED_BY", "Became", "decoded", "fields_of", "milliseconds", "traced"]
-
-REJECTED_BY = "intake"
-"""Whose dead letter a rejected event is, which no consumer ever had."""
+__all__ = ["Became", "decoded", "fields_of", "milliseconds", "traced"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,15 +83,17 @@ class Reuse:
             return loaded_of(read, await reads.ask(read, asked.caller, asked.call))
         loaded, kind = await self._load(asked, reads)
         self._recorder.count("reuse", entity=read.entity.value, kind=kind)
-        value = orjson.loads(loaded.value)
-        if read.shape is not Shape.RECORD:
-            self._bases.seen(asked.whose, read, value)
-            self._together.seen(asked.whose, read, value)
-        elif read.entity in CHILDREN:
-            self._together.opened(asked.whose, read.record_id)
-        if kind == "full":
-            records = [value] if read.shape is Shape.RECORD else value["rows"]
-            self._parents.saw(asked.whose, read.entity, records, loaded.position, self._clock.now())
+        value, whose = orjson.loads(loaded.value), asked.whose
+        if read.shape is Shape.RECORD:
+            records = [value]
+            if read.entity in CHILDREN:
+                self._together.opened(whose, read.record_id)
+        else:
+            self._bases.seen(whose, read, value)
+            self._together.seen(whose, read, value)
+            opened = self._together.parents(whose) if kind == "full" and read.entity in CHILDREN else ()
+            records = [row for row in value["rows"] if row.get("jnid") in opened]
+        self._parents.saw(whose, read.entity, records, loaded.position, self._clock.now())
         return loaded
 
     def left_s(self, lifetime_s: float, as_of: float) -> float:

@@ -5,7 +5,7 @@ Hints only, and bounded: the least recently seen go first. Losing them costs req
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jobnimbus_mcp.cache.lru import Bounded
@@ -76,6 +76,10 @@ class Together:
             del known[next(iter(known))]
         self._parents.put(whose, known)
 
+    def parents(self, whose: tuple[str, str]) -> Collection[str]:
+        """The records that were looked at lately, or whose lists were, the latest last."""
+        return self._parents.get(whose) or ()
+
     def seen(self, whose: tuple[str, str], read: Read, value: Mapping[str, Any]) -> None:
         """`value` is the answer to `read`, a list."""
         kind, parent = (whose, read.entity), parent_of(read)
@@ -99,7 +103,7 @@ class Together:
             return None
         chosen, left = {parent}, rows_most(read.entity) - self._rows_of(kind, parent)
         chars = FILTER_CHARS_MOST - len(parent) - _CHARS_AROUND
-        for other in reversed(self._parents.get(whose) or {}):
+        for other in reversed(tuple(self.parents(whose))):
             rows, takes = self._rows_of(kind, other), len(other) + _CHARS_AROUND
             if other not in chosen and rows <= left and takes <= chars:
                 chosen.add(other)

@@ -596,6 +596,14 @@ class Settings(BaseSettings):
     def webhooks_enabled(self) -> bool:
         return bool(self.webhook_secret or self.webhook_signing_secret or self.webhook_secrets)
 
+    def takes_webhooks(self, instance: str) -> bool:
+        """Whether anything opens this account's webhooks."""
+        return bool(self.webhook_secret or self.webhook_signing_secret or instance in self.webhook_secrets)
+
+    def catches_up(self, instance: str) -> bool:
+        """Whether JobNimbus is asked what has changed in this account."""
+        return self.catch_up_interval_s > 0 and instance in self.api_keys
+
     def targets(self) -> tuple[RelayTarget, ...]:
         """Where events are relayed to.
 

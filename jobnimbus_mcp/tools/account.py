@@ -70,8 +70,8 @@ def get_webhooks_of(
             "enabled": enabled(instance),
             "how": "JobNimbus has no endpoint for webhooks: in its Settings > Automations, make one automation per "
             "record kind and scenario with the action Webhook (POST) to the URL, the placeholder replaced by the "
-            "server's WEBHOOK_SECRET. JobNimbus does not say in the body what happened, so the kinds are counted "
-            "together.",
+            "server's WEBHOOK_SECRET, percent-encoded (+ is %2B, / is %2F, = is %3D). JobNimbus does not say in "
+            "the body what happened, so the kinds are counted together.",
             "webhooks": hooks,
             "as_of": rfc3339(ctx.now()),
         }

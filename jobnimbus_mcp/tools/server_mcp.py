@@ -60,7 +60,7 @@ from jobnimbus_mcp.tools.stdio_mcp import serve_stdio
 from jobnimbus_mcp.tools.subscriptions import RECHECK_S, Watches
 from jobnimbus_mcp.tools.toolbox import Toolbox
 
-__all__ = ["CACHE_META", "INSTRUCTIONS", "McpFace"]
+__all__ = ["CACHE_META", "INSTRUCTIONS", "INSTRUCTIONS_UNHEARD", "McpFace"]
 
 INSTRUCTIONS = """\
 Reads and writes the CRM JobNimbus of a roofing or home-exterior contractor: contacts, jobs, tasks, activities (notes
@@ -70,8 +70,9 @@ Finding: search_ tools when you have words, get_ tools when you have filters or 
 by name. Ids (jnid) come from results; never make one up. Not every tool is listed: find_tools finds the others,
 use_tool calls them.
 
-Freshness: answers are cached and kept current by webhooks and by your own writes. as_of says when JobNimbus was asked;
-max_age_s: 0 asks it now, which is rarely needed. Lists come in pages: count says how many match, next_cursor leads on.
+Freshness: answers are cached and kept current by webhooks and by your own writes. as_of is when the oldest
+part of an answer came from JobNimbus; max_age_s: 0 asks it now, which is rarely needed. Lists come in pages: count says
+how many match, next_cursor leads on.
 
 Writing: read the record first and change only what you were asked to. What deletes, or changes much, asks for
 confirmation: your client shows the question, or the answer tells you to ask the person and to call again with
@@ -80,6 +81,9 @@ confirm: true. Give creations an idempotency_key, and repeat a call whose outcom
 A record in full is the resource jobnimbus://{instance}/{kind}/{jnid}, what hangs on a job
 jobnimbus://{instance}/jobs/{jnid}/{kind}; subscribe to hear of changes, then read again. Prompts hold whole reviews.
 """
+
+INSTRUCTIONS_UNHEARD = INSTRUCTIONS.replace("; subscribe to hear of changes, then read again", "")
+"""For clients of the protocols with a handshake, which are offered no subscriptions."""
 
 _NO_HEADERS: Mapping[str, Any] = {"type": "object"}
 
@@ -122,7 +126,7 @@ class McpFace:
             "jobnimbus-mcp",
             version=version,
             title="JobNimbus",
-            instructions=INSTRUCTIONS,
+            instructions=INSTRUCTIONS_UNHEARD,  # the others' are `_discover`'s
             # of what an answer does not say itself
             cache_hints={method: CacheHint(ttl_ms=LISTS_TTL_MS, scope="public") for method in _HINTED},
             # asked on every call, only to look for header annotations: there are none, and the walk costs 30 us
@@ -245,13 +249,13 @@ class McpFace:
 
 
 async def _discover(server: Server[Any], ctx: Ctx, params: RequestParams) -> DiscoverResult:
-    """As the SDK tells it, but for changes of the lists of what is offered: there are none while a server runs."""
+    """As the SDK tells it, but that there are subscriptions, and no changes of what is offered while a server runs."""
     can = server.get_capabilities(protocol_version=ctx.protocol_version)
     for offered in (can.tools, can.prompts, can.resources):
         if offered is not None:
             offered.list_changed = False
     return DiscoverResult(
-        supported_versions=list(MODERN_PROTOCOL_VERSIONS), capabilities=can, instructions=server.instructions
+        supported_versions=list(MODERN_PROTOCOL_VERSIONS), capabilities=can, instructions=INSTRUCTIONS
     )
 
 

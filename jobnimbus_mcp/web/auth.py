@@ -81,7 +81,8 @@ class CallersOnly:
         reason = "no_token" if missing else "unknown_token"
         if self._issued is not None:
             raise self._issued.refusal(reason)
-        raise TokenRefused("Send one of this server's tokens as Authorization: Bearer <token>.", reason=reason)
+        said = "Send one of this server's tokens as Authorization: Bearer <token>."
+        raise TokenRefused(said if missing else f"This is none of this server's tokens. {said}", reason=reason)
 
 
 class AdminOnly:
@@ -95,5 +96,6 @@ class AdminOnly:
             raise FeatureDisabled("The admin routes are switched off: set ADMIN_TOKEN.", code="admin_disabled")
         token = bearer_of(authorization)
         if token is None or self._known.access_of(token) is None:
-            raise NotAuthenticated("Send the admin token as Authorization: Bearer <ADMIN_TOKEN>.")
+            said = "Send the admin token as Authorization: Bearer <ADMIN_TOKEN>."
+            raise NotAuthenticated(f"This is not the admin token. {said}" if authorization else said)
         return EVERYTHING

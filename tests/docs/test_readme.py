@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -191,15 +192,60 @@ def test_the_lifetimes_told_are_those_that_apply() -> None:
         f"users {lifetime(Entity.USERS)}",
         f"contacts {lifetime(Entity.CONTACTS)}, searched {lifetime(Entity.CONTACTS, search)}",
         "jobs listed {}, searched {}, single {}".format(*jobs),
-        f"estimates {lifetime(Entity.ESTIMATES)}",
-        f"files listed {lifetime(Entity.ATTACHMENTS)}",
+        f"estimates {lifetime(Entity.ESTIMATES)}, searched {lifetime(Entity.ESTIMATES, search)}",
+        f"files listed {lifetime(Entity.ATTACHMENTS)}, single {lifetime(Entity.ATTACHMENTS, detail)}",
         f"activities, calendar {lifetime(Entity.ACTIVITIES)}",
         f"tasks {lifetime(Entity.TASKS)}",
-        f"work orders {lifetime(Entity.WORKORDERS)}",
+        f"invoices, payments {lifetime(Entity.PAYMENTS)}",
+        f"products, material orders, work orders {lifetime(Entity.WORKORDERS)}",
+        f"all others {lifetime(Entity.BUDGETS)}",
         f"settings {lifetime(Entity.SETTINGS)}",
         f'"not found" {NEGATIVE_S}',
     ):
         assert said in told
+    for entity, alike in (
+        (Entity.INVOICES, Entity.PAYMENTS),
+        (Entity.CALENDAR, Entity.ACTIVITIES),
+        (Entity.PRODUCTS, Entity.WORKORDERS),
+        (Entity.MATERIALORDERS, Entity.WORKORDERS),
+    ):
+        assert lifetime(entity) == lifetime(alike)
+
+
+def test_the_calls_shown_are_understood() -> None:
+    bodies = [json.loads(body) for body in re.findall(r"/mcp/tools/call .*?-d '(\{.*?\})'", README, re.S)]
+    assert [body["name"] for body in bodies] == ["get_jobs", "create_contact", "bulk_create_records"]
+    arguments_of = {spec.name: spec.arguments for spec in tools_there_are()}
+    for body in bodies:
+        arguments_of[body["name"]].model_validate(body["arguments"])
+
+
+def test_what_reads_of_no_records_take_is_told() -> None:
+    of_records = {"verbosity", "fields", "known_version", "max_age_s"}
+    taken = {
+        spec.name: spec.argument_names & of_records
+        for spec in tools_there_are()
+        if not spec.effect.writes and spec.toolset != "meta" and not of_records <= spec.argument_names
+    }
+    assert taken == {
+        "get_settings": {"max_age_s"},
+        "get_units": {"max_age_s"},
+        "get_webhooks": set(),
+        "get_attachment_content": set(),
+    }
+    told = "`get_settings` and `get_units` take `max_age_s` alone, `get_webhooks` and `get_attachment_content` none"
+    assert told in README
+
+
+def test_the_model_has_as_many_forms_as_is_told() -> None:
+    tree = ast.parse((ROOT / "tests" / "properties" / "test_protocol_model.py").read_text())
+    counts = {
+        node.target.id: len(node.value.keys)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Dict)
+    }
+    told = "{HOLDS} forms that hold ({LARGE} larger ones in `make check-long`), {BROKEN} known-bad ones"
+    assert told.format(**counts) in README
 
 
 def test_files_linked_exist() -> None:

@@ -344,12 +344,12 @@ async def test_brokers_are_told_of_and_no_topic_is_made(
         (
             "asyncpg",
             {"EVENTS_TRANSPORT": "postgres", "DATABASE_URL": "postgresql://127.0.0.1:1/x"},
-            "install jobnimbus-mcp[postgres]",
+            "pip install '.[postgres]' in the clone",
         ),
         (
             "aiokafka",
             {"EVENTS_TRANSPORT": "kafka", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"},
-            "install jobnimbus-mcp[kafka]",
+            "pip install '.[kafka]' in the clone",
         ),
     ],
 )

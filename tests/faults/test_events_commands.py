@@ -191,7 +191,10 @@ def test_dead_letters_are_listed_with_who_gave_up_and_why_and_can_be_replayed(co
         (REJECTED.event_id, "intake: no_json after 0 tries"),
         (DEAD.event_id, "relay:n8n: http_500 after 1 tries"),
     ]
-    assert "2 dead; replay one with" in ran.err
+    assert ran.err == (
+        "2 dead, 1 of them not understood (intake), which cannot be replayed; replay one with: "
+        "jobnimbus-mcp events replay <event id>\n"
+    )
     assert [row["eventId"] for row in command("events", "dead", "--json").rows] == [
         REJECTED.event_id,
         DEAD.event_id,
@@ -204,6 +207,11 @@ def test_dead_letters_are_listed_with_who_gave_up_and_why_and_can_be_replayed(co
     again = command("events", "replay", DEAD.event_id)
     assert (again.code, again.out) == (1, "")
     assert again.err.startswith("jobnimbus-mcp: nothing to replay")
+    ran = command("events", "dead")
+    assert ran.err == "1 dead, 1 of them not understood (intake), which cannot be replayed\n"
+    assert command("events", "replay", REJECTED.event_id).err.endswith(
+        "what is dead of intake was not understood, and cannot be replayed\n"
+    )
 
 
 @pytest.mark.usefixtures("kept")

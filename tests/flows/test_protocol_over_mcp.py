@@ -18,7 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from jobnimbus_mcp.gateway.access import EVERYTHING, Access
-from jobnimbus_mcp.tools.server_mcp import INSTRUCTIONS
+from jobnimbus_mcp.tools.server_mcp import INSTRUCTIONS, INSTRUCTIONS_UNHEARD
 
 Row = dict[str, Any]
 both_eras = pytest.mark.parametrize("agent", ["legacy", "2026-07-28"], indirect=True)
@@ -154,11 +154,15 @@ async def test_lists_of_what_is_offered_may_be_shared_by_those_who_see_the_same(
             assert (await client.list_resources()).cache_scope == "private"
 
 
-@pytest.mark.parametrize("agent", ["legacy", "auto"], indirect=True)
-async def test_instructions_say_in_short_how_to_find_read_and_write(agent: Any) -> None:
+@pytest.mark.parametrize(
+    ("agent", "told"), [("legacy", INSTRUCTIONS_UNHEARD), ("auto", INSTRUCTIONS)], indirect=["agent"]
+)
+async def test_instructions_say_in_short_how_to_find_read_and_write(agent: Any, told: str) -> None:
     text = agent.client.instructions
-    assert text == INSTRUCTIONS
+    assert text == told
     assert len(text) <= 1_500
+    # nobody is told to subscribe who is offered no subscriptions
+    assert ("subscribe" in text) is bool(agent.client.server_capabilities.resources.subscribe)
     for word in ("find_tools", "use_tool", "max_age_s", "next_cursor", "confirm: true", "idempotency_key"):
         assert word in text
 

@@ -19,7 +19,6 @@ METHODS = ("POST", "PUT", "DELETE")
 ADMIN = {"Authorization": "Bearer admin-token-0123456789"}
 ALL = {"MCP_TOOLSETS": "all"}
 READER = {one.kind: (f"get_{one.one}", one.id_argument) for one in KINDS}
-NOT_TOLD = "Whether it had been there before, JobNimbus does not say."
 LISTER = {one.kind: f"get_{one.many}" for one in KINDS}
 
 
@@ -229,25 +228,6 @@ async def test_a_name_that_is_taken_is_told_with_the_record_that_has_it(world: A
         assert f"It is {there['jnid']}: use that one, or choose another name." in text
         assert " [duplicate_record, " in text
     assert counted(world) == before
-
-
-@pytest.mark.parametrize("case", [case for case in WRITES if case.part[0]], ids=lambda case: case.tool)
-async def test_a_setting_that_was_there_is_told_as_that_where_jobnimbus_lists_it(
-    world: Any, agent: Any, case: Write
-) -> None:
-    given = case.good(Place(world), "Zz new")
-    made = await answers(world, agent, case.tool, given)
-    again = await answers(world, agent, case.tool, {**given, "name": "ZZ NEW"})
-    listed = case.part[0] not in ("customFields", "locations")
-    assert (made["done"], again["done"]) == ("created", "unchanged" if listed else "created")
-    assert again["setting"] == made["setting"]
-    assert (again.get("note"), made.get("note")) == ((None,) if listed else (NOT_TOLD,)) * 2
-
-
-async def test_a_setting_is_added_where_those_there_are_cannot_be_read(world: Any, agent: Any) -> None:
-    await world.fault(status=500, method="GET", path="/account/settings")
-    made = await answers(world, agent, "create_source", {"name": "Zz new"})
-    assert made["done"] == "created"
 
 
 async def test_jobnimbus_s_own_words_reach_who_sent_the_record(world: Any, agent: Any) -> None:

@@ -129,6 +129,27 @@ def test_bad_settings_end_it_with_one_clear_line(
     assert ran.stdout == ""
 
 
+@pytest.mark.parametrize("command", ["serve", "simulate", "demo"])
+def test_a_taken_port_ends_it_with_what_to_do_before_anything_is_announced(tmp_path: Path, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = run(tmp_path, command, "--port", str(port))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"jobnimbus-mcp: port {port} is taken")
+    assert "choose another" in line
+    assert "--port" in line
+
+
+def test_a_port_just_left_is_not_taken(tmp_path: Path, start: Start) -> None:
+    port = free_port()
+    for _ in range(2):
+        process = start("simulate", "--port", str(port), "--instances", "stamford")
+        assert get(f"http://127.0.0.1:{port}/_sim/keys", process)
+        stop(process, signal.SIGTERM)
+        assert process.returncode == 0
+
+
 def test_a_bad_env_file_is_told_like_a_bad_environment(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("L1_MAX_MB=lots\n")
     assert "L1_MAX_MB: must be a whole number" in run(tmp_path, "serve").stderr

@@ -409,6 +409,27 @@ async def test_without_a_key_of_the_servers_own_nothing_goes_on_in_the_backgroun
     assert (told.level, told.sentence.startswith("off: ")) == (Level.WARN, True)
 
 
+async def test_catch_up_alone_is_counted_as_hearing_of_changes() -> None:
+    told = {one.subject: one for one in await examine(Settings.from_env({"JOBNIMBUS_API_KEY": KEY}), probes())}
+    learnt = "a change made in JobNimbus is learnt of by catch-up alone, up to 60 s later"
+    for subject, said in (
+        ("consistency of default", f"barrier, but no webhook secret is set: {learnt}; see webhooks."),
+        ("webhooks", f"off (503): {learnt}. Set WEBHOOK_SECRET."),
+    ):
+        assert (told[subject].level, told[subject].sentence) == (Level.WARN, said)
+
+
+async def test_without_webhooks_and_catch_up_nothing_is_learnt_and_of_whom_is_said() -> None:
+    off = {"JOBNIMBUS_API_KEY": KEY, "CATCH_UP_INTERVAL_S": "0"}
+    assert (await finding(off, "consistency of default", probes())).sentence.startswith("ttl: neither a webhook nor")
+    assert "no change made in JobNimbus is learnt of" in (await finding(off, "webhooks", probes())).sentence
+    one_key = {"JOBNIMBUS_INSTANCES": "stamford,guilford", "JOBNIMBUS_API_KEY_STAMFORD": KEY}
+    told = await finding(one_key, "webhooks", probes())
+    assert "no change made in JobNimbus of guilford is learnt of" in told.sentence
+    assert (await finding(one_key, "consistency of stamford", probes())).sentence.startswith("barrier, but")
+    assert (await finding(one_key, "consistency of guilford", probes())).sentence.startswith("ttl: ")
+
+
 async def test_on_the_embedded_store_polling_is_on_and_nobody_is_asked_how_far_it_is() -> None:
     env = {"JOBNIMBUS_API_KEY": KEY}
     told = await finding(env, "catch-up of default", probes(background=CacheUnavailable("not asked")))

@@ -155,7 +155,7 @@ def test_settings_that_do_not_fit_together_are_refused(wrong: dict[str, str]) ->
 
 async def test_without_the_client_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiokafka", None)
-    with pytest.raises(SettingsError, match=r"install jobnimbus-mcp\[kafka\]"):
+    with pytest.raises(SettingsError, match=r"pip install .\.\[kafka\]"):
         KafkaClient("127.0.0.1:1")
 
 

@@ -109,13 +109,13 @@ def settled(taken: Taken, error: str = "", *, fate: Fate = Fate.DONE) -> Settled
 
 def test_without_the_driver_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(SettingsError, match=r"jobnimbus-mcp\[postgres\]"):
+    with pytest.raises(SettingsError, match=r"pip install .\.\[postgres\]"):
         PostgresEvents("postgresql://localhost/events", clock=SystemClock(), instances=())
 
 
 def test_without_the_queues_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate_postgres, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"jobnimbus-mcp\[postgres\]"):
+    with pytest.raises(SettingsError, match=r"pip install .\.\[postgres\]"):
         PostgresEvents("postgresql://localhost/events", clock=SystemClock(), instances=())
 
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from jobnimbus_mcp.events.event import Event, event_id_at
-from jobnimbus_mcp.events.ports import Attempt, ConsumerTrace, Traced
+from jobnimbus_mcp.events.ports import REJECTED_BY, Attempt, ConsumerTrace, Traced
 from jobnimbus_mcp.events.trace import summary, whole
 
 AT = 1_790_000_000.25
@@ -134,3 +134,19 @@ def test_what_is_not_known_is_told_as_unknown() -> None:
     told = whole(Traced(replace(EVENT, parents=None, occurred_at=None, record_id=""), {}))
     assert (told["parents"], told["occurredAt"], told["recordId"]) == (None, None, "")
     assert orjson.loads(orjson.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("states", "can"),
+    [
+        ({"relay:n8n": "dead", "settle": "done"}, True),
+        ({"relay:n8n": "pending", "settle": "done"}, False),
+        ({REJECTED_BY: "dead"}, False),
+        ({}, False),
+    ],
+)
+def test_what_a_consumer_gave_up_can_be_replayed_and_what_was_never_understood_cannot(
+    states: dict[str, str], can: bool
+) -> None:
+    traced = Traced(EVENT, {name: ConsumerTrace(state, AT) for name, state in states.items()})
+    assert traced.replayable is can

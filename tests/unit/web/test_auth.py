@@ -95,6 +95,22 @@ async def test_a_callers_route_needs_one_of_the_tokens_once_there_are_any(
     assert inside.tools.calls == inside.mcp_requests == []
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/mcp/tools/call", "This is none of this server's tokens. "),
+        ("/cache/clear", "This is not the admin token. "),
+    ],
+)
+async def test_a_wrong_token_is_told_from_none(web: Any, caller: Any, path: str, wrong: str) -> None:
+    del caller["authorization"]
+    for token, told in (({}, False), ({"authorization": "Bearer wrong-token-0123456789"}, True)):
+        response = await web.post(path, json={}, headers=caller | token)
+        said = response.json()["error"]
+        assert (response.status_code, said.startswith(wrong)) == (401, told)
+        assert "Authorization: Bearer <" in said
+
+
 @pytest.mark.parametrize(("method", "path", "body"), CALLER_ROUTES)
 @pytest.mark.parametrize("token", ["mcp-token-0123456789ab", "another-token-012345678"])
 async def test_each_token_opens_the_callers_routes(
