@@ -19,7 +19,7 @@ from jobnimbus_mcp.crm.payloads import epoch_s, is_date_field, values_at
 from jobnimbus_mcp.crm.relations import DERIVED_FIELDS
 from jobnimbus_mcp.crm.writes import Link, Upload, Write
 
-__all__ = ["body_of", "is_custom", "landed", "later_fields", "missing", "unlinked"]
+__all__ = ["body_of", "is_custom", "landed", "later_fields", "left_out", "missing", "unlinked"]
 
 _SET_BY_JOBNIMBUS = frozenset(
     {
@@ -158,13 +158,24 @@ def unlinked(wanted: Write | Upload, record: Mapping[str, Any]) -> bool:
     if facts.links is LinkForm.NONE or not wanted.links:
         return False
     asked = wanted.links[:1] if facts.links is LinkForm.PRIMARY or entity is Entity.TASKS else wanted.links
-    primary = {found for found in values_at(record, "primary.id") if isinstance(found, str)}
     if entity is Entity.JOBS:
-        return asked[0].jnid not in primary
+        return asked[0].jnid not in values_at(record, "primary.id")
+    return any(link.jnid not in _linked(record) for link in asked)
+
+
+def left_out(write: Write, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of further links that were asked for, where a kind keeps the first alone and `record` does not have them."""
+    first_alone = facts_of(write.entity).writes.links is LinkForm.PRIMARY or write.entity is Entity.TASKS
+    linked = _linked(record)
+    return tuple(link.jnid for link in write.links[1:] if link.jnid not in linked) if first_alone and linked else ()
+
+
+def _linked(record: Mapping[str, Any]) -> set[str]:
+    """Ids of what the record hangs on."""
     related = record.get("related")
     entries = related if isinstance(related, list) else ()
-    linked = primary | {entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries}
-    return any(link.jnid not in linked for link in asked)
+    ids = (*values_at(record, "primary.id"), *(one.get("id") if isinstance(one, Mapping) else one for one in entries))
+    return {found for found in ids if isinstance(found, str)}
 
 
 def _link_field(form: LinkForm) -> str:

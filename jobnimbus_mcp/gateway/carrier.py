@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.crm.catalog import Deletion, facts_of
-from jobnimbus_mcp.crm.encoding import landed
+from jobnimbus_mcp.crm.encoding import landed, left_out
 from jobnimbus_mcp.crm.entities import Action, Entity, EntityRef
 from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.crm.writes import Upload, Write, WriteResult
@@ -280,7 +280,9 @@ class Carrier:
             record = await self._hung(run, order, record, jnid)
         else:
             record = await self._filled(run, record, jnid)
-            self._remarked(run, record)
+            if left := () if self._remarked(run, record) else left_out(order.write, record):
+                kind = kind_name(order.entity)
+                run.notes.append(f"JobNimbus keeps the first link of a {kind} alone; it does not hang on {', '.join(left)}.")
             record = await self._completed(run, order, record, jnid)
         return await self._told(run, record, jnid, order.names)
 

@@ -180,7 +180,8 @@ class JobNimbus:
         unique = facts_of(write.entity).writes.unique
         if unique and any(record.get(unique) == shown.get(unique) for record in self.of(write.entity)):
             raise rejected("Duplicate job exists")
-        links = [] if self.drops_links else [{"id": link.jnid} for link in write.links]
+        kept = write.links[:1] if write.entity is Entity.TASKS else write.links
+        links = [] if self.drops_links else [{"id": link.jnid} for link in kept]
         return self._new(write.entity, {**shown, "related": links, "primary": links[0] if links else None})
 
     def _store(self, upload: Upload) -> dict[str, Any]:

@@ -319,6 +319,13 @@ class TestWhatJobNimbusRefuses:
 
         assert made.note.startswith("JobNimbus took it, and does not show related as sent:")
 
+    async def test_of_what_keeps_its_first_link_alone_the_others_are_named(self, world: World) -> None:
+        made = await world.write(replace(NEW_TASK, links=(*NEW_TASK.links, Link("mcontact9", Entity.CONTACTS))))
+        assert made.note == "JobNimbus keeps the first link of a task alone; it does not hang on mcontact9."
+
+        alone = await world.write(replace(NEW_TASK, fields={**NEW_TASK.fields, "title": "Another"}))
+        assert alone.note == ""
+
     async def test_a_file_stored_without_its_link_is_deleted_again(self, world: World) -> None:
         world.jobnimbus.drops_links = True
         with pytest.raises(WriteRefused) as refused:
