@@ -281,8 +281,8 @@ class Carrier:
         else:
             record = await self._filled(run, record, jnid)
             if left := () if self._remarked(run, record) else left_out(order.write, record):
-                kind = kind_name(order.entity)
-                run.notes.append(f"JobNimbus keeps the first link of a {kind} alone; it does not hang on {', '.join(left)}.")
+                kind, others = kind_name(order.entity), ", ".join(left)
+                run.notes.append(f"JobNimbus keeps the first link of a {kind} alone; it does not hang on {others}.")
             record = await self._completed(run, order, record, jnid)
         return await self._told(run, record, jnid, order.names)
 
