@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from jobnimbus_mcp.call import CALL_DEADLINE_S, Call
 from jobnimbus_mcp.clock import Clock
+from jobnimbus_mcp.crm.catalog import facts_of
 from jobnimbus_mcp.crm.entities import Action, Entity
 from jobnimbus_mcp.crm.writes import Link, Write, WriteResult
 from jobnimbus_mcp.errors import (
@@ -34,6 +35,7 @@ from jobnimbus_mcp.errors import (
 )
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.receipts import Owner, RowsKept
+from jobnimbus_mcp.gateway.repair import CHANGED_MOST
 
 __all__ = ["PARALLEL", "ROWS_MOST", "Bulk", "BulkReport", "Refusal", "Report", "Row", "RowEnd", "RowOutcome"]
 
@@ -46,6 +48,14 @@ _BYTES_MOST = 4 * 1024 * 1024
 _REPORT_EVERY_S = 0.5
 _PAUSE_S = 1.0
 _ID_MOST = 100
+
+_LISTED_WITHIN_S = 8.0
+"""JobNimbus's lists were seen to lag by up to 6 s, and looking takes its time too."""
+
+_IN_OTHER_HANDS = (
+    "Another call began this row and has not said how it ended, or was cut off before it could: resume the run in half "
+    "a minute to hear what came of it."
+)
 
 _WAITED_FOR = (BudgetExhausted, UpstreamRateLimited, UpstreamCircuitOpen, WriteInProgress, CacheUnavailable)
 """What passes, and leaves the row as it was."""
@@ -70,7 +80,8 @@ Row = Write | Refusal
 
 
 class RowEnd(StrEnum):
-    """What came of a row. UNCHANGED: the record was so already. UNKNOWN: sent, and its end not seen."""
+    """What came of a row. UNCHANGED: the record was so already. UNKNOWN: sent, or begun by another call, and its end
+    not seen."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -127,10 +138,16 @@ class RowWriter(Protocol):
         self, write: Write, caller: Caller, call: Call, *, idempotency_key: str | None = None, brief: bool = False
     ) -> WriteResult: ...
 
+    async def listed(
+        self, entity: Entity, records: Sequence[Mapping[str, Any]], caller: Caller, call: Call
+    ) -> bool: ...
+
 
 @dataclass(slots=True)
 class _Going:
-    """One run. `next`: the first row nobody has taken. `stopped`: why no more are handed out."""
+    """One run. `next`: the first row nobody has taken. `aside`: rows that another call has in hand, to be asked for
+    again when all others were handed out. `stopped`: why no more are handed out. `latest`: what was written last, and
+    `written` how many."""
 
     rows: Sequence[Row]
     outcomes: list[RowOutcome]
@@ -140,13 +157,17 @@ class _Going:
     report: Report
     stop_at: float
     next: int = 0
+    aside: deque[int] = field(default_factory=deque)
     done: int = 0
     told_at: float = float("-inf")
     stopped: str = ""
+    written: int = 0
+    latest: deque[WriteResult] = field(default_factory=lambda: deque(maxlen=PARALLEL))
 
 
 class Bulk:
-    """Runs rows through `writes`, `parallel` at once, handed out in order."""
+    """Runs rows through `writes`, `parallel` at once, handed out in order; what another call has in hand, also one that
+    has died, keeps nobody from the rest."""
 
     def __init__(self, writes: RowWriter, kept: RowsKept, *, clock: Clock, parallel: int = PARALLEL) -> None:
         self._writes = writes
@@ -186,7 +207,9 @@ class Bulk:
         kept = await self._kept.kept(_owner(caller), bulk_id)
         if kept is None:
             raise InvalidInput(
-                "There is no bulk run of this id, or it was over 24 hours ago: send its rows again.", field="bulk_id"
+                "Nothing is known of a bulk run of this id, or no more: it was over 24 hours ago, or the store was "
+                "emptied. Look which of its records are there before you send rows again.",
+                field="bulk_id",
             )
         try:
             rows = _decoded(gzip.decompress(kept))
@@ -205,13 +228,25 @@ class Bulk:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+        await self._listed(going)
         await self._tell(going, at_the_end=True)
         return BulkReport(going.bulk_id, tuple(going.outcomes), going.stopped)
 
+    async def _listed(self, going: _Going) -> None:
+        """Wait, while there is time, until JobNimbus's lists show what was written last, and with it all the rest: more
+        records than a kept list is put right by are read from there."""
+        within_s = min(_LISTED_WITHIN_S, going.stop_at - self._clock.monotonic())
+        if not going.written or within_s <= 0:
+            return
+        entity = going.latest[-1].entity
+        if facts_of(entity).has_detail and going.written <= CHANGED_MOST:
+            return
+        call = Call.begin(self._clock, going.call.request_id, tool=going.call.tool, within_s=within_s)
+        records = [result.record for result in going.latest if result.entity is entity]
+        await self._writes.listed(entity, records, going.caller, call)
+
     async def _work(self, going: _Going) -> None:
-        while going.next < len(going.rows) and self._may_begin(going):
-            number = going.next
-            going.next += 1
+        while self._may_begin(going) and (number := _taken(going)) is not None:
             outcome = await self._row(going, number, going.rows[number])
             if outcome is not None:
                 going.outcomes[number] = outcome
@@ -219,7 +254,7 @@ class Bulk:
                 await self._tell(going)
 
     async def _row(self, going: _Going, number: int, row: Row) -> RowOutcome | None:
-        """What came of a row; None when its turn did not come in time."""
+        """What came of a row; None when its turn did not come in time, or it was put aside."""
         if isinstance(row, Refusal):
             return RowOutcome(number, RowEnd.FAILED, code=row.code, message=row.message, field=row.field)
         key = f"bulk:{going.bulk_id}:{number}"
@@ -228,8 +263,18 @@ class Bulk:
             try:
                 result = await self._writes.write(row, going.caller, call, idempotency_key=key, brief=True)
             except _WAITED_FOR as passing:
-                pause_s = passing.retry_after_s or _PAUSE_S
-                await self._clock.sleep(min(pause_s, max(0.0, going.stop_at - self._clock.monotonic())))
+                aside = _in_other_hands(passing)
+                if aside:
+                    # it may be there by now: nobody may say that it was not tried
+                    going.outcomes[number] = RowOutcome(
+                        number, RowEnd.UNKNOWN, code=passing.code, message=_IN_OTHER_HANDS
+                    )
+                    going.aside.append(number)
+                if not aside or going.next == len(going.rows):
+                    pause_s = passing.retry_after_s or _PAUSE_S
+                    await self._clock.sleep(min(pause_s, max(0.0, going.stop_at - self._clock.monotonic())))
+                if aside:
+                    return None
             except WriteOutcomeUnknown as unseen:
                 return RowOutcome(number, RowEnd.UNKNOWN, code=unseen.code, message=unseen.public_message)
             except ProjectError as error:
@@ -241,6 +286,9 @@ class Bulk:
             else:
                 unchanged = result.action is Action.UPDATED and not result.changed
                 end = RowEnd.UNCHANGED if unchanged else RowEnd(result.action.value)
+                if not unchanged and not result.replayed and result.action is not Action.DELETED:
+                    going.written += 1
+                    going.latest.append(result)
                 return RowOutcome(number, end, result.jnid, message=result.note, replayed=result.replayed)
         return None
 
@@ -252,6 +300,19 @@ class Bulk:
         if at_the_end or now - going.told_at >= _REPORT_EVERY_S:
             going.told_at = now
             await going.report(going.done, len(going.rows), f"{going.done} of {len(going.rows)} rows")
+
+
+def _taken(going: _Going) -> int | None:
+    """The row to be carried out next; None when all were taken."""
+    if going.next < len(going.rows):
+        going.next += 1
+        return going.next - 1
+    return going.aside.popleft() if going.aside else None
+
+
+def _in_other_hands(passing: ProjectError) -> bool:
+    """Another call has the row's key; who only waits for the turn of its document has sent nothing."""
+    return isinstance(passing, WriteInProgress) and passing.field == "idempotency_key"
 
 
 def _owner(caller: Caller) -> Owner:

@@ -41,7 +41,7 @@ from jobnimbus_mcp.errors import (
 from jobnimbus_mcp.gateway.answers import Answer
 from jobnimbus_mcp.gateway.audit import audit_of, bounded, values_of
 from jobnimbus_mcp.gateway.identity import Caller
-from jobnimbus_mcp.gateway.lookout import Loads, Lookout, Seen
+from jobnimbus_mcp.gateway.lookout import Loads, Lookout, Others, Seen
 from jobnimbus_mcp.gateway.orders import Order, RecordOrder, UploadOrder, kind_name
 from jobnimbus_mcp.gateway.reads import not_found
 from jobnimbus_mcp.gateway.receipts import Owner
@@ -116,7 +116,7 @@ class Run:
     """One write on its way. `began`: when it was first tried under its key, epoch seconds. `doubtful`: an earlier try
     may have been carried out. `sent`: this one may be, from now on. `taken`: it was. `brief`: what was done before is
     not read again, nor what has no page by id waited for. `mark`: what tells its records from those of another write of
-    the same words. `listed`: JobNimbus's lists show what was made. `notes`: for the result."""
+    the same words. `listed`: that JobNimbus's lists show it was waited for. `notes`: for the result."""
 
     order: Order
     caller: Caller
@@ -150,6 +150,7 @@ class Carrier:
         records: Records,
         tell: Tell,
         turns: Turns,
+        others: Others,
         *,
         clock: Clock,
         log: FilteringBoundLogger,
@@ -159,12 +160,16 @@ class Carrier:
         self._tell = tell
         self._clock = clock
         self._log = log
-        self._lookout = Lookout(upstream, clock)
+        self._lookout = Lookout(upstream, others, clock)
         self._turns = turns
 
     async def look(self, run: Run) -> Seen:
         """One look for what an earlier try may have done. Raises UpstreamError, BudgetExhausted."""
-        return await self._lookout.look(run.order, run.began, run.caller, run.call, run.mark)
+        return await self._lookout.look(run.order, run.began, run.caller, run.call, run.mark, run.key)
+
+    async def listed(self, entity: Entity, records: Sequence[Mapping[str, Any]], caller: Caller, call: Call) -> bool:
+        """Wait until JobNimbus's lists show these records as they were written; False when they do not in time."""
+        return await self._lookout.listed(entity, {str(one["jnid"]): one for one in records}, caller, call)
 
     async def carry_out(self, run: Run) -> WriteResult:
         """Send it, unless the record is so already. Raises as `Writer.write`."""
@@ -213,7 +218,7 @@ class Carrier:
             refusal = _refusal(order, error)
             if run.doubtful and isinstance(refusal, DuplicateRecord):
                 # what stands in the way may be what the first try has made
-                seen = await self._lookout.look_out(order, run.began, run.caller, call, run.mark)
+                seen = await self._lookout.look_out(order, run.began, run.caller, call, run.mark, run.key)
                 if seen.record is not None:
                     return seen.record
             raise refusal from error
@@ -222,7 +227,7 @@ class Carrier:
         except _UNSEEN as error:
             if not error.sent:
                 raise
-            seen = await self._lookout.look_out(order, run.began, run.caller, call, run.mark)
+            seen = await self._lookout.look_out(order, run.began, run.caller, call, run.mark, run.key)
             if seen.record is None:
                 raise await self.unseen(run) from error
             run.notes.append("JobNimbus did not say that it was done, but it was seen to be.")
@@ -306,11 +311,12 @@ class Carrier:
         """
         if "related" not in record:
             shown = await self._lookout.stored(order, jnid, run.caller, run.call)
+            run.listed = True  # or waited for as long as it would be
             if shown is None:
                 run.notes.append("The file is stored; JobNimbus's list does not show yet what it hangs on.")
                 size = None if order.upload.content is None else len(order.upload.content)
                 return {"filename": order.upload.filename, "size": size, **record}
-            record, run.listed = shown, True
+            record = shown
         if not order.unlinked(record):
             return record
         orphan = Write(Entity.ATTACHMENTS, Action.DELETED, jnid)
@@ -341,8 +347,8 @@ class Carrier:
         deleted = order.action is Action.DELETED
         if not (facts_of(order.entity).has_detail or order.entity is Entity.SETTINGS or run.listed or run.brief):
             # what no page by id shows is read from the lists, by this caller too
-            written = None if deleted else record
-            if not await self._lookout.listed(order.entity, jnid, written, run.caller, run.call):
+            written = {jnid: None if deleted else record}
+            if not await self._lookout.listed(order.entity, written, run.caller, run.call):
                 run.notes.append("JobNimbus's lists do not show it yet; they may take some seconds more.")
         kept = (before if before is not None else {"jnid": jnid}) if deleted else record
         return WriteResult(order.entity, order.action, kept, before, tuple(names), note=" ".join(run.notes))

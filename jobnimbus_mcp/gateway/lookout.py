@@ -3,12 +3,14 @@
 JobNimbus knows no idempotency keys, so nothing is sent twice before it was looked for. A record that exists is read by
 its id, which is current. A new one has no id yet: it is looked for in the list of what was made since the call began,
 and that list lags. Source: JobNimbus API documentation, retries and consistency (a lag of up to about 6 s was seen).
+In that list stand others much like it too, as the rows of a bulk run are; what is known to be another's is not it: this
+process knows what it has made itself, and the store what was made under keys, also by a process that has died since.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,13 +18,14 @@ from jobnimbus_mcp.call import Call
 from jobnimbus_mcp.clock import Clock
 from jobnimbus_mcp.crm.entities import Action, Entity
 from jobnimbus_mcp.crm.payloads import epoch_s
-from jobnimbus_mcp.crm.query import Where
+from jobnimbus_mcp.crm.query import OneOf, Where
 from jobnimbus_mcp.crm.reads import Read
-from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError, UpstreamNotFound
+from jobnimbus_mcp.errors import BudgetExhausted, CacheUnavailable, UpstreamError, UpstreamNotFound
 from jobnimbus_mcp.gateway.identity import Caller
 from jobnimbus_mcp.gateway.orders import Order, UploadOrder
+from jobnimbus_mcp.gateway.receipts import Owner
 
-__all__ = ["ABSENT", "DOUBTFUL", "PAUSES_S", "Loads", "Lookout", "Seen"]
+__all__ = ["ABSENT", "DOUBTFUL", "PAUSES_S", "Loads", "Lookout", "Others", "Seen"]
 
 PAUSES_S = (1.0, 2.0, 3.0)
 """Between looks: together as long as the index was seen to lag."""
@@ -38,6 +41,14 @@ class Loads(Protocol):
 
     async def load(self, read: Read, *, instance: str, credential: str, call: Call) -> dict[str, Any]:
         """The answer in the form `crm.reads.Shape` documents. Raises UpstreamError, BudgetExhausted."""
+        ...
+
+
+class Others(Protocol):
+    """What is known of records that were made; `gateway.receipts.Receipts`."""
+
+    async def others(self, owner: Owner, key: str, jnids: Sequence[str]) -> frozenset[str]:
+        """Those that were made under another key. Raises CacheUnavailable."""
         ...
 
 
@@ -57,8 +68,9 @@ DOUBTFUL = Seen(doubtful=True)
 class Lookout:
     """Looks for what `Writes` has sent."""
 
-    def __init__(self, upstream: Loads, clock: Clock) -> None:
+    def __init__(self, upstream: Loads, others: Others, clock: Clock) -> None:
         self._upstream = upstream
+        self._others = others
         self._clock = clock
         self._made: OrderedDict[tuple[str, str], Hashable] = OrderedDict()
 
@@ -69,8 +81,10 @@ class Lookout:
         while len(self._made) > _MADE_MOST:
             self._made.popitem(last=False)
 
-    async def look(self, order: Order, since: float, caller: Caller, call: Call, mark: Hashable) -> Seen:
-        """One look. `since`: when it was first tried, epoch seconds. `mark`: whose it would be.
+    async def look(
+        self, order: Order, since: float, caller: Caller, call: Call, mark: Hashable, key: str | None
+    ) -> Seen:
+        """One look. `since`: when it was first tried, epoch seconds. `mark`, `key`: whose it would be.
 
         Raises:
             UpstreamError, BudgetExhausted: JobNimbus could not be asked.
@@ -80,15 +94,22 @@ class Lookout:
         if order.action is not Action.CREATED:
             return await self._changed(order, caller, call)
         told = await self._list(order.entity, order.where(since), caller, call)
-        rows = told["rows"]
-        candidates = [row for row in rows if self._made.get((caller.instance, str(row.get("jnid"))), mark) == mark]
+        near = {str(row.get("jnid")): row for row in told["rows"] if order.resembles(row)}
+        others = await self._others_of(tuple(near), caller, call, key)
+        # nothing is awaited from here on until it is noted whose it is, so that no two take the same for theirs
+        candidates = [
+            row
+            for jnid, row in near.items()
+            if jnid not in others and self._made.get((caller.instance, jnid), mark) == mark
+        ]
         alike = [row for row in candidates if not order.unlike(row)]
         if len(alike) == 1:
             return Seen(alike[0])
-        not_all = "incomplete" in told
-        return DOUBTFUL if not_all or any(order.resembles(row) for row in candidates) else ABSENT
+        return DOUBTFUL if candidates or "incomplete" in told else ABSENT
 
-    async def look_out(self, order: Order, since: float, caller: Caller, call: Call, mark: Hashable) -> Seen:
+    async def look_out(
+        self, order: Order, since: float, caller: Caller, call: Call, mark: Hashable, key: str | None
+    ) -> Seen:
         """Look again and again while the call has time. A look that fails is one that saw nothing."""
         seen = ABSENT
         at_once = order.action is not Action.CREATED  # a list needs its time
@@ -97,7 +118,7 @@ class Lookout:
                 break
             await self._clock.sleep(pause_s)
             try:
-                seen = await self.look(order, since, caller, call, mark)
+                seen = await self.look(order, since, caller, call, mark, key)
             except (UpstreamError, BudgetExhausted):
                 continue
             if seen.record is not None:
@@ -120,25 +141,20 @@ class Lookout:
         return None
 
     async def listed(
-        self, entity: Entity, jnid: str, written: Mapping[str, Any] | None, caller: Caller, call: Call
+        self, entity: Entity, written: Mapping[str, Mapping[str, Any] | None], caller: Caller, call: Call
     ) -> bool:
-        """Wait until JobNimbus's lists show a record as it was written, None: no more; False when they do not in time.
-        For kinds that are shown nowhere else."""
+        """Wait until JobNimbus's lists show these records, by their ids, as they were written, None: not any more;
+        False when they do not in time."""
         for pause_s in (0.0, *PAUSES_S):
             if pause_s + _LOOK_S > call.remaining_s(self._clock):
                 break
             await self._clock.sleep(pause_s)
             try:
-                row = await self.record(entity, jnid, caller, call)
-            except UpstreamNotFound:
-                if written is None:
-                    return True
-                continue
+                told = await self._list(entity, (OneOf("jnid", tuple(written)),), caller, call)
             except (UpstreamError, BudgetExhausted):
                 continue
-            if written is not None and (epoch_s(row.get("date_updated")) or 0) >= (
-                epoch_s(written.get("date_updated")) or 0
-            ):
+            shown = {row.get("jnid"): row for row in told["rows"]}
+            if all(_is_shown(shown.get(jnid), record) for jnid, record in written.items()):
                 return True
         return False
 
@@ -152,6 +168,16 @@ class Lookout:
         read = Read.record(entity, jnid)
         return await self._upstream.load(read, instance=caller.instance, credential=caller.credential, call=call)
 
+    async def _others_of(self, jnids: Sequence[str], caller: Caller, call: Call, key: str | None) -> frozenset[str]:
+        """Those that the store knows to be another's; without the store none, and who looks sees more to doubt."""
+        if not jnids or not call.store_usable:
+            return frozenset()
+        try:
+            return await self._others.others(Owner(caller.instance, caller.partition), key or "", jnids)
+        except CacheUnavailable:
+            call.store_usable = False
+            return frozenset()
+
     async def _changed(self, order: Order, caller: Caller, call: Call) -> Seen:
         try:
             record = await self.record(order.entity, order.record_id, caller, call)
@@ -162,3 +188,9 @@ class Lookout:
     async def _list(self, entity: Entity, where: Where, caller: Caller, call: Call) -> dict[str, Any]:
         read = Read.scan(entity, where)
         return await self._upstream.load(read, instance=caller.instance, credential=caller.credential, call=call)
+
+
+def _is_shown(row: Mapping[str, Any] | None, written: Mapping[str, Any] | None) -> bool:
+    if row is None or written is None:
+        return row is written
+    return (epoch_s(row.get("date_updated")) or 0) >= (epoch_s(written.get("date_updated")) or 0)

@@ -7,14 +7,15 @@
             of another write      -> Another
 
 Who gets New or Unknown has the key for `lease_s`, and says how it ended by `done`, `unknown` or `forget`; a call that
-comes when its lease is over and somebody else has taken the key changes nothing.
+comes when its lease is over and somebody else has taken the key changes nothing. `others` tells whoever looks for a
+record which of those it sees were made under other keys.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -69,6 +70,11 @@ class Kept:
     changed: tuple[str, ...] = ()
     note: str = ""
     part: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
+
+    @property
+    def made(self) -> str:
+        """Id of the record that was made; "" when none was."""
+        return self.jnid if self.action is Action.CREATED else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,10 @@ class Receipts(Protocol):
 
     async def forget(self, owner: Owner, key: str, token: str) -> None:
         """It was not carried out; the key is as good as new."""
+        ...
+
+    async def others(self, owner: Owner, key: str, jnids: Sequence[str]) -> frozenset[str]:
+        """Those of the account's records that were made under another key, whoever's that is."""
         ...
 
 
@@ -234,6 +244,15 @@ class MemoryReceipts:
         if entry is not None and entry.token == token:
             del self._entries[name]
 
+    async def others(self, owner: Owner, key: str, jnids: Sequence[str]) -> frozenset[str]:
+        mine, asked = (owner.instance, digest(owner, key)), frozenset(jnids)
+        made = {
+            entry.kept.made
+            for name, entry in self._entries.items()
+            if entry.kept is not None and name[0] == owner.instance and name != mine
+        }
+        return asked & made
+
     async def keep(self, owner: Owner, bulk_id: str, rows: bytes) -> bytes:
         at = self._clock.monotonic()
         known = await self.kept(owner, bulk_id)
@@ -281,6 +300,9 @@ class ReceiptsByAccount:
 
     async def forget(self, owner: Owner, key: str, token: str) -> None:
         await self._stores[owner.instance].forget(owner, key, token)
+
+    async def others(self, owner: Owner, key: str, jnids: Sequence[str]) -> frozenset[str]:
+        return await self._stores[owner.instance].others(owner, key, jnids)
 
     async def keep(self, owner: Owner, bulk_id: str, rows: bytes) -> bytes:
         return await self._stores[owner.instance].keep(owner, bulk_id, rows)

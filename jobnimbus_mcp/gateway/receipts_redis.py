@@ -1,6 +1,7 @@
 """Receipts shared by all processes: a hash for each key in Redis, on Redis's clock.
 
 jobnimbus-sys:{T}:receipt:<digest of partition and key>      hash      see scripts/receipt_begin.lua. Lives for 24 h
+jobnimbus-sys:{T}:made:<digest of a record's id>             string    digest of partition and key. Lives for 24 h
 jobnimbus-sys:{T}:bulk:<digest of partition and bulk id>     string    the rows of a bulk run. Lives for 24 h
 """
 
@@ -31,6 +32,9 @@ __all__ = ["RedisReceipts"]
 
 _LIFE_MS = LIFE_S * 1000
 
+_ASKED_AT_ONCE = 500
+"""Keys of one script."""
+
 
 class _Runner(Protocol):
     """Scripts by file name; `cache.scripts_redis.Scripts` over this package's."""
@@ -52,7 +56,7 @@ class RedisReceipts:
     async def begin(self, owner: Owner, key: str, fingerprint: str, now: float, *, lease_s: float) -> Standing:
         token = self._new_token()
         args = (fingerprint, token, repr(now), int(lease_s * 1000), _LIFE_MS)
-        word, *told = await self._run("receipt_begin", owner, "receipt", key, args)
+        word, *told = await self._run("receipt_begin", owner, (_key(owner, "receipt", key),), args)
         match word:
             case b"new":
                 return New(token)
@@ -66,25 +70,48 @@ class RedisReceipts:
                 return Unknown(token, float(told[0]), int(told[1]) / 1000)
 
     async def done(self, owner: Owner, key: str, token: str, kept: Kept) -> None:
-        await self._run("receipt_end", owner, "receipt", key, (token, "done", encode_kept(kept), _LIFE_MS))
+        await self._ended(owner, key, token, "done", kept)
 
     async def unknown(self, owner: Owner, key: str, token: str, *, sent: bool) -> None:
-        await self._run("receipt_end", owner, "receipt", key, (token, "sent" if sent else "looked", "", _LIFE_MS))
+        await self._ended(owner, key, token, "sent" if sent else "looked")
 
     async def forget(self, owner: Owner, key: str, token: str) -> None:
-        await self._run("receipt_end", owner, "receipt", key, (token, "forget", "", _LIFE_MS))
+        await self._ended(owner, key, token, "forget")
+
+    async def others(self, owner: Owner, key: str, jnids: Sequence[str]) -> frozenset[str]:
+        mine, others = digest(owner, key).encode(), set()
+        for first in range(0, len(jnids), _ASKED_AT_ONCE):
+            asked = jnids[first : first + _ASKED_AT_ONCE]
+            told = await self._run("records_made", owner, [_made(owner, jnid) for jnid in asked], ())
+            others |= {jnid for jnid, whose in zip(asked, told, strict=True) if whose not in (None, mine)}
+        return frozenset(others)
 
     async def keep(self, owner: Owner, bulk_id: str, rows: bytes) -> bytes:
-        return bytes(await self._run("rows_keep", owner, "bulk", bulk_id, (rows, _LIFE_MS)))
+        return bytes(await self._run("rows_keep", owner, (_key(owner, "bulk", bulk_id),), (rows, _LIFE_MS)))
 
     async def kept(self, owner: Owner, bulk_id: str) -> bytes | None:
-        rows = await self._run("rows_kept", owner, "bulk", bulk_id, ())
+        rows = await self._run("rows_kept", owner, (_key(owner, "bulk", bulk_id),), ())
         return None if rows is None else bytes(rows)
 
-    async def _run(self, script: str, owner: Owner, kind: str, name: str, args: Sequence[Any]) -> Any:
-        key = system_key(owner.instance, f"{kind}:{digest(owner, name)}")
+    async def _ended(self, owner: Owner, key: str, token: str, how: str, kept: Kept | None = None) -> None:
+        keys = [_key(owner, "receipt", key)]
+        if kept is not None and kept.made:
+            keys.append(_made(owner, kept.made))
+        told = b"" if kept is None else encode_kept(kept)
+        await self._run("receipt_end", owner, keys, (token, how, told, _LIFE_MS, digest(owner, key)))
+
+    async def _run(self, script: str, owner: Owner, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
             async with asyncio.timeout(self._command_timeout_s):
-                return await self._runner.run(script, (key,), args, tenant=owner.instance)
+                return await self._runner.run(script, keys, args, tenant=owner.instance)
         except TimeoutError as error:
             raise CacheUnavailable("The cache did not answer in time; try again shortly.", retry_after_s=1.0) from error
+
+
+def _key(owner: Owner, kind: str, name: str) -> str:
+    return system_key(owner.instance, f"{kind}:{digest(owner, name)}")
+
+
+def _made(owner: Owner, jnid: str) -> str:
+    """Where it is kept who made a record; the same for everybody of the account."""
+    return _key(Owner(owner.instance, ""), "made", jnid)

@@ -32,7 +32,7 @@ from jobnimbus_mcp.gateway.load import Asked, Kept, Reads, loaded_of
 from jobnimbus_mcp.gateway.parents import Parents, was_shown
 from jobnimbus_mcp.gateway.since import before_parents, exact_at, told_since
 
-__all__ = ["LIFE_SHARE_MIN", "NEWEST_ENTRIES", "Base", "Repair"]
+__all__ = ["CHANGED_MOST", "LIFE_SHARE_MIN", "NEWEST_ENTRIES", "Base", "Repair"]
 
 CHANGED_MOST = 5
 """More records than that are not looked at one by one: after an import the whole list is the better question."""

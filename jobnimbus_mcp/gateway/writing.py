@@ -9,7 +9,7 @@ note        the key is done, unknown, or free again
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -74,7 +74,7 @@ class Writes:
         settle_s: float,
     ) -> None:
         turns = Turns(receipts, clock=clock, log=log)
-        self._carrier = Carrier(upstream, records, tell, turns, clock=clock, log=log)
+        self._carrier = Carrier(upstream, records, tell, turns, receipts, clock=clock, log=log)
         self._records = records
         self._receipts = receipts
         self._clock = clock
@@ -94,6 +94,10 @@ class Writes:
     ) -> WriteResult:
         """As `Writer.upload`."""
         return await self._seen_through(UploadOrder(upload), caller, call, idempotency_key, False)
+
+    async def listed(self, entity: Entity, records: Sequence[Mapping[str, Any]], caller: Caller, call: Call) -> bool:
+        """As `Carrier.listed`, for who has had many of them written."""
+        return await self._carrier.listed(entity, records, caller, call)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -193,6 +194,22 @@ async def test_other_keys_owners_and_accounts_have_nothing_in_common(world: Worl
     assert isinstance(await begin(world.receipts, key=key, owner=owner), New)
 
 
+async def test_it_is_known_under_whose_key_a_record_was_made(world: World) -> None:
+    theirs = Owner("stamford", "q" * 32)
+    for number, owner in enumerate((MINE, theirs, Owner("guilford", "p" * 32))):
+        first = await begin(world.receipts, key=f"key {number}", owner=owner)
+        made = Kept(Entity.TASKS, Action.CREATED, f"made {number}")
+        await within(world.receipts.done(owner, f"key {number}", first.token, made))
+    changed = await begin(world.receipts, key="a change")
+    await within(world.receipts.done(MINE, "a change", changed.token, KEPT))
+    jnids = ["made 0", "made 1", "made 2", KEPT.jnid, *(f"nobody's {number}" for number in range(1_200))]
+
+    assert await within(world.receipts.others(MINE, "key 0", jnids)) == {"made 1"}
+    assert await within(world.receipts.others(theirs, "key 1", jnids)) == {"made 0"}
+    assert await within(world.receipts.others(MINE, "", jnids)) == {"made 0", "made 1"}
+    assert await within(world.receipts.others(MINE, "key 0", [])) == frozenset()
+
+
 @pytest.mark.parametrize("key", ["ключ\0 {x}", "\ud800", "a" * 200])
 async def test_any_words_can_be_a_key(world: World, key: str) -> None:
     first = await begin(world.receipts, key=key)
@@ -218,10 +235,12 @@ async def test_each_account_has_its_own_store() -> None:
     again = await begin(both)
     await both.forget(MINE, "key", again.token)
     new = await begin(both)
-    await both.done(MINE, "key", new.token, KEPT)
+    made = replace(KEPT, action=Action.CREATED)
+    await both.done(MINE, "key", new.token, made)
     await both.keep(MINE, "run", b"rows")
 
-    assert await begin(stamford) == Done(KEPT)
+    assert await begin(stamford) == Done(made)
+    assert await both.others(MINE, "other", ["mjob1"]) == {"mjob1"}
     assert (await both.kept(MINE, "run"), await guilford.kept(MINE, "run")) == (b"rows", None)
 
 
@@ -256,14 +275,15 @@ async def test_memory_is_bounded_and_whoever_is_at_it_goes_last() -> None:
 async def test_in_redis_keys_are_digests_and_live_for_a_day(redis_url: str) -> None:
     world = InRedis(redis_url, redis_url)
     first = await begin(world.receipts, key="Dana Whitfield")
-    await world.receipts.done(MINE, "Dana Whitfield", first.token, KEPT)
+    await world.receipts.done(MINE, "Dana Whitfield", first.token, replace(KEPT, action=Action.CREATED))
     await world.receipts.keep(MINE, "Dana Whitfield", b"rows")
     await world.client.aclose()
 
     with redis.Redis.from_url(redis_url) as looking:
         name = digest(MINE, "Dana Whitfield")
         names = {f"jobnimbus-sys:{{stamford}}:{kind}:{name}".encode() for kind in ("receipt", "bulk")}
-        kept = set(looking.keys("jobnimbus-sys:*:receipt:*")) | set(looking.keys("jobnimbus-sys:*:bulk:*"))
+        names.add(f"jobnimbus-sys:{{stamford}}:made:{digest(Owner('stamford', ''), KEPT.jnid)}".encode())
+        kept = {name for kind in ("receipt", "bulk", "made") for name in looking.keys(f"jobnimbus-sys:*:{kind}:*")}
         assert kept == names
         assert all(LIFE_S - 60 < looking.ttl(name) <= LIFE_S for name in names)
 

@@ -1,4 +1,4 @@
-"""`jobnimbus-mcp serve` as real processes: told to stop with work in hand, several workers, one of them killed."""
+"""`jobnimbus-mcp serve` as real processes: told to stop or killed with work in hand, and several workers as one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ SECRET = "s3cret-of-the-webhooks-01"
 INSTANCE = "stamford"
 
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
+
+ROWS = 40
+"""Of a bulk run; four of them at once are under way."""
+ANSWERED_ROWS = 12
+MANY = 1_000
+"""More than ever arrive; what is left of it tells how many have."""
+HELD_S = 5.0
+"""JobNimbus keeps the answers of what is in hand to itself for so long; a server is killed sooner."""
 
 
 class Serving:
@@ -230,6 +239,74 @@ async def test_service_goes_on_when_a_worker_is_killed(serve: Serve, simulator: 
         await asyncio.sleep(0.01)
     assert await serving.stopped() < STOP_BOUND_S
     assert serving.process.returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(150)
+async def test_a_bulk_run_whose_server_was_killed_goes_on_at_another_and_makes_nothing_twice(
+    serve: Serve, simulator: Simulator, redis_url: str
+) -> None:
+    """Of the four rows in its hands JobNimbus had carried two out, and two not; they are its for half a minute."""
+    settings = {"REDIS_URL": redis_url, "PARTITION_SECRET": "partition-secret-0123456789"}
+    killed, other = await asyncio.gather(serve(**settings), serve(**settings))
+    titles = [f"killed {row}" for row in range(ROWS)]
+    rows = [{"job_id": jobs(simulator)[0], "title": title, "date_start": "2026-12-01"} for title in titles]
+    given = {"kind": "task", "records": rows, "bulk_id": "killed-in-mid-run", "confirm": True}
+    faults, arrived = simulator._faults, Fault(path="/tasks", method="POST", times=MANY)
+    faults.add(arrived)  # does nothing but count
+    async with killed.client() as at_first, other.client() as at_other, asyncio.timeout(120):
+        calling = asyncio.create_task(call(at_first, "bulk_create_records", **given))
+        while len(made(simulator)) < ANSWERED_ROWS:  # noqa: ASYNC110  # they are counted, and set no event
+            await asyncio.sleep(0.01)
+        faults.add(Fault(path="/tasks", method="POST", status=500, latency_s=HELD_S, times=2))
+        faults.add(Fault(path="/tasks", method="POST", latency_s=HELD_S, times=2))
+        while faults.faults != [arrived] or len(made(simulator)) < MANY - (arrived.times or 0) - 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert not calling.done()
+        await killed.stopped(signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            await calling
+        before = made(simulator)
+        assert ANSWERED_ROWS + 2 <= len(before) <= ROWS - 2
+
+        told: dict[str, Any] = {"finished": False}
+        while not told["finished"]:
+            answer = await call(at_other, "resume_bulk_run", bulk_id=given["bulk_id"])
+            assert answer.status_code == 200, answer.text
+            told = answer.json()["data"]
+            assert told["finished"] or "resume_bulk_run" in told["next_step"]
+            assert_told_as_it_is(told, titles, made(simulator))
+        assert told["counts"] == {"created": ROWS}
+        assert Counter(made(simulator).values()) == Counter(titles)
+        assert before.items() <= made(simulator).items()
+
+        again = (await call(at_other, "bulk_create_records", **given)).json()["data"]
+        assert (again["counts"], again["finished"]) == ({"created": ROWS}, True)
+        assert all(row["replayed"] for row in again["rows"])
+        assert Counter(made(simulator).values()) == Counter(titles)
+
+
+def assert_told_as_it_is(told: dict[str, Any], titles: list[str], there: dict[str, str]) -> None:
+    """Each row has one outcome: what is created is there under the id that is told, what was not tried is not there."""
+    outcomes = {row["row"]: row for row in told["rows"]}
+    assert sorted(outcomes) == list(range(len(titles)))
+    assert len(told["rows"]) == sum(told["counts"].values()) == len(titles)
+    for number, row in outcomes.items():
+        match row["outcome"]:
+            case "created":
+                assert there[row["jnid"]] == titles[number]
+            case "not_tried":
+                assert titles[number] not in there.values()
+            case "unknown":
+                assert row["message"]
+            case outcome:
+                pytest.fail(f"row {number}: {outcome}")
+
+
+def made(simulator: Simulator) -> dict[str, str]:
+    """Id -> title of the tasks that the run has made."""
+    tasks = simulator.account(INSTANCE).records("tasks")
+    return {str(task["jnid"]): str(task["title"]) for task in tasks if str(task["title"]).startswith("killed ")}
 
 
 async def two_workers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from writes_world import CALLER, AwayReceipts, World
 
 from jobnimbus_mcp.crm.entities import Action, Entity
+from jobnimbus_mcp.crm.reads import Read
 from jobnimbus_mcp.crm.writes import Link, Write
 from jobnimbus_mcp.errors import CacheUnavailable, InvalidInput
 from jobnimbus_mcp.gateway.bulk import ROWS_MOST, Bulk, BulkReport, Refusal, Row, RowEnd, RowOutcome
 from jobnimbus_mcp.gateway.identity import Caller
+from jobnimbus_mcp.gateway.orders import RecordOrder
 from jobnimbus_mcp.gateway.receipts import Owner
 
 OWNER = Owner(CALLER.instance, CALLER.partition)
@@ -109,6 +112,32 @@ async def test_each_row_tells_what_came_of_it(running: Running) -> None:
     ]
     assert report.counts == {"created": 1, "updated": 1, "deleted": 1, "unchanged": 1, "failed": 3}
     assert (report.bulk_id, report.stopped, report.resumable) == ("run", "", False)
+
+
+@pytest.mark.parametrize(
+    ("number", "lag_s", "within_s", "ends_after_s", "shown"),
+    [
+        (8, 3.0, 240.0, 3.0, 8),
+        # as few as are put into kept lists one by one
+        (5, 3.0, 240.0, 0.0, 0),
+        # no time is left
+        (8, 3.0, 1.0, 0.0, 0),
+        # they never show it
+        (8, 60.0, 240.0, 6.0, 0),
+    ],
+)
+async def test_a_run_ends_when_the_lists_show_its_last_rows(
+    running: Running, number: int, lag_s: float, within_s: float, ends_after_s: float, shown: int
+) -> None:
+    running.jobnimbus.lag_s = lag_s
+    began = running.world.clock.monotonic()
+    report = await running.run(rows(number), within_s=within_s)
+
+    assert report.counts == {"created": number}
+    assert running.world.clock.monotonic() - began == pytest.approx(ends_after_s, abs=0.5)
+    every = Read.scan(Entity.TASKS, ())
+    told = await running.jobnimbus.load(every, instance="", credential="", call=running.world.call())
+    assert len(told["rows"]) == shown
 
 
 async def test_four_at_once_in_order(running: Running) -> None:
@@ -213,6 +242,64 @@ async def test_two_who_run_the_same_at_once_share_the_work(running: Running) -> 
 
     assert [ends(report) for report in both] == [["created"] * 8] * 2
     assert len(running.jobnimbus.of(Entity.TASKS)) == 8
+
+
+async def died_with(running: Running, writes: Sequence[Write], numbers: Iterable[int]) -> None:
+    """These rows are in the hands of a process that is no more, for 34 s."""
+    for number in numbers:
+        fingerprint = RecordOrder(writes[number]).fingerprint
+        now = running.world.clock.now()
+        await running.world.memory.begin(OWNER, f"bulk:run:{number}", fingerprint, now, lease_s=34.0)
+
+
+async def test_rows_in_the_hands_of_the_dead_are_of_unknown_end_and_keep_nobody_from_the_rest(running: Running) -> None:
+    writes = [task(row) for row in range(20)]
+    await died_with(running, writes, range(4, 8))
+    for number in (4, 6):  # these had arrived
+        running.jobnimbus._act(writes[number], None)
+    report = await running.run(list(writes), within_s=4.0)  # shorter than the pause of who waits for them
+    assert ends(report) == ["created"] * 4 + ["unknown"] * 4 + ["created"] * 12
+    assert {row.code for row in report.rows[4:8]} == {"write_in_progress"}
+    assert all("resume the run" in row.message for row in report.rows[4:8])
+    assert (report.resumable, running.told[-1][:2]) == (True, (16, 20))
+
+    resumed = await running.resume(within_s=60.0)
+    assert (ends(resumed), resumed.resumable) == (["created"] * 20, False)
+    titles = sorted(row["title"] for row in running.jobnimbus.of(Entity.TASKS))
+    assert titles == sorted(f"Call {row}" for row in range(20))
+
+
+@pytest.mark.parametrize("same_words", [False, True])
+async def test_what_never_left_the_dead_is_sent_though_it_is_much_like_what_did(
+    running: Running, same_words: bool
+) -> None:
+    """Rows of a run differ by little: what one of them has made is not what another may have made, and as soon as it is
+    known whose each record is, the others are certain not to be there."""
+    writes = [task(0 if same_words else row) for row in range(6)]
+    for number in (0, 2, 3):
+        await running.world.write(writes[number], f"bulk:run:{number}")
+    await died_with(running, writes, [1, 4])
+    running.jobnimbus._act(writes[4], None)
+    running.world.clock.advance(60.0)
+    running.bulk = Bulk(running.world.another(), running.world.memory, clock=running.world.clock)
+    first = await running.run(list(writes))
+    assert set(ends(first)) <= {"created", "unknown"}
+    assert ends(first)[4] == "created"
+    report = await running.resume()
+
+    assert (ends(report), report.resumable) == (["created"] * 6, False)
+    made = {row["jnid"]: row["title"] for row in running.jobnimbus.of(Entity.TASKS)}
+    assert {row.jnid: writes[row.row].fields["title"] for row in report.rows} == made
+    assert len(made) == 6
+
+
+async def test_a_row_that_waits_for_the_turn_of_its_document_was_not_tried(running: Running) -> None:
+    running.jobnimbus.put(Entity.PRODUCTS, "mprd1", name="Shingle", description="-", uoms=[])
+    turn = Owner(CALLER.instance, "turns")
+    await running.world.memory.begin(turn, "products:mprd1", "turns", running.world.clock.now(), lease_s=60.0)
+    report = await running.run([Write(Entity.PRODUCTS, Action.UPDATED, "mprd1", {"name": "Tile"})], within_s=30.0)
+
+    assert (ends(report), running.jobnimbus.sent) == (["not_tried"], [])
 
 
 async def test_the_rows_of_an_id_do_not_change(running: Running) -> None:

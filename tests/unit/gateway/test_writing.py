@@ -319,6 +319,17 @@ class TestWhatJobNimbusRefuses:
 
         assert made.note.startswith("JobNimbus took it, and does not show related as sent:")
 
+    @pytest.mark.parametrize("lag_s", [0.0, 3.0, 60.0])
+    async def test_what_only_lists_show_is_answered_when_they_do(self, world: World, lag_s: float) -> None:
+        world.jobnimbus.lag_s = lag_s
+        fields = {"total": 100, "date_payment": 1_790_000_000}
+        began = world.clock.monotonic()
+        made = await world.write(Write(Entity.PAYMENTS, Action.CREATED, fields=fields, links=NEW_TASK.links))
+
+        assert world.clock.monotonic() - began == min(lag_s, 6.0)
+        late = "JobNimbus's lists do not show it yet; they may take some seconds more."
+        assert made.note == (late if lag_s == 60 else "")
+
     async def test_of_what_keeps_its_first_link_alone_the_others_are_named(self, world: World) -> None:
         made = await world.write(replace(NEW_TASK, links=(*NEW_TASK.links, Link("mcontact9", Entity.CONTACTS))))
         assert made.note == "JobNimbus keeps the first link of a task alone; it does not hang on mcontact9."
@@ -638,6 +649,14 @@ class TestWithTheStoreAway:
 
         assert "leave idempotency_key out" in away.value.public_message.replace("\n", " ")
         assert world.jobnimbus.sent == []
+
+    async def test_what_was_made_without_a_word_is_seen_all_the_same(self, world: World) -> None:
+        world.receipts = AwayReceipts(world.memory)
+        world.jobnimbus.script.append("lost")
+        call = world.call()
+        made = await world.driven(world.another().write(NEW_TASK, CALLER, call))
+
+        assert (made.jnid, len(world.jobnimbus.sent)) == ("tasks1", 1)
 
     async def test_without_a_key_it_is_not_asked(self, world: World) -> None:
         world.receipts = AwayReceipts(world.memory)
