@@ -200,7 +200,7 @@ async def test_an_id_that_no_record_has_is_told_and_nothing_is_changed(world: An
                 assert f"(argument: {name}) [invalid_argument, " in text or " [not_found, " in text
     with found.of("resume_bulk_run", "unknown bulk_id"):
         text = await agent.refused("resume_bulk_run", bulk_id=NOWHERE)
-        assert text.startswith("There is no bulk run of this id")
+        assert text.startswith("Nothing is known of a bulk run of this id")
     for kind, rows in place.rows.items():
         assert len(world.has(kind)) == len(rows), kind
 
