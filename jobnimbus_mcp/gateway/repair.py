@@ -30,7 +30,7 @@ from jobnimbus_mcp.errors import BudgetExhausted, UpstreamError
 from jobnimbus_mcp.gateway.answers import ParsedValues
 from jobnimbus_mcp.gateway.load import Asked, Kept, Reads, loaded_of
 from jobnimbus_mcp.gateway.parents import Parents, was_shown
-from jobnimbus_mcp.gateway.since import before_parents, exact_at, told_since
+from jobnimbus_mcp.gateway.since import before_parents, exact_at, named_since, told_since
 
 __all__ = ["CHANGED_MOST", "LIFE_SHARE_MIN", "NEWEST_ENTRIES", "Base", "Repair"]
 
@@ -136,27 +136,34 @@ class Repair:
         asked: Asked,
         reads: Reads,
         value: Mapping[str, Any],
-        told: Told,
+        told: Told | None,
         history: History,
         began: float,
-        *,
-        exact: bool,
     ) -> Loaded | None:
         """JobNimbus's own list, asked for since `began` (wall seconds), with what it may still lack put in; None where
-        that cannot be known. `told`: what has changed since the index lags; `exact`: nothing else has."""
-        if told.logged or not facts_of(asked.read.entity).has_detail:
+        that is not known.
+
+        `told`: what has changed since the index lags. Where that is not all known, or it cannot be seen whether the
+        rows are still right, the records told of are in the answer all the same, which then is not exact.
+        """
+        read = asked.read
+        if not facts_of(read.entity).has_detail:
             return None
-        states = await self._states(asked, reads, told.named, fetches_most=CHANGED_MOST, settled_s=math.inf)
-        made = None if states is None else upkept(asked.read, value, _newest(states.records, value))
-        same_s = await self._still_shown(asked, reads, told.parents, value["rows"], history.settled, began)
-        if states is None or made is None or same_s is None:
+        same_s, named = None, named_since(history, history.settled, read)
+        if told is not None and not told.logged:
+            same_s = await self._still_shown(asked, reads, told.parents, value["rows"], history.settled, began)
+            named = named if same_s is None else told.named
+        states = await self._states(asked, reads, named, fetches_most=CHANGED_MOST, settled_s=math.inf)
+        made = None if states is None else upkept(read, value, _newest(states.records, value))
+        if states is None or made is None or (same_s is None and not named):
             return None
-        as_of = min(states.as_of, same_s, began)
+        exact = same_s is not None
+        as_of = min(states.as_of, began, math.inf if same_s is None else same_s)
         fresh_s = self.fresh_s(asked, as_of)
         if fresh_s is None:
             return None
-        position = exact_at(asked.read, history) if exact else history.settled
-        return loaded_of(asked.read, made, position=position, exact=exact, as_of=as_of, fresh_s=fresh_s)
+        position = exact_at(read, history) if exact else history.settled
+        return loaded_of(read, made, position=position, exact=exact, as_of=as_of, fresh_s=fresh_s)
 
     # -- what is there -----------------------------------------------------------------------------------------------
 

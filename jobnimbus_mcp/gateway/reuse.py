@@ -40,7 +40,7 @@ from jobnimbus_mcp.gateway.bases import Bases
 from jobnimbus_mcp.gateway.load import Asked, Kept, Reads, loaded_of
 from jobnimbus_mcp.gateway.parents import Parents
 from jobnimbus_mcp.gateway.repair import LIFE_SHARE_MIN, NEWEST_ENTRIES, Repair
-from jobnimbus_mcp.gateway.since import exact_at, told_after_everything, told_since
+from jobnimbus_mcp.gateway.since import exact_at, told_since
 from jobnimbus_mcp.gateway.together import Together, rows_most
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
@@ -289,10 +289,8 @@ class Reuse:
         told = told_since(history, history.settled, (asked.read,))
         if told == Told():
             return loaded_of(asked.read, value, position=exact_at(asked.read, history), exact=True)
-        named = told_after_everything(history, history.settled, (asked.read,)) if told is None else told
-        if named is not None and not now_only:
-            exact = told is not None
-            loaded = await self._repair.caught_up(asked, reads, value, named, history, began, exact=exact)
+        if not now_only:
+            loaded = await self._repair.caught_up(asked, reads, value, told, history, began)
             if loaded is not None:
                 return loaded
         return loaded_of(asked.read, value, position=history.settled)

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from jobnimbus_mcp.cache.ports import EVERYTHING, SETTLED, History
 from jobnimbus_mcp.crm.entities import Entity
 from jobnimbus_mcp.crm.reads import Read
-from jobnimbus_mcp.crm.relations import ACCOUNT_WIDE
+from jobnimbus_mcp.crm.relations import ACCOUNT_WIDE, tags_of_read
 from jobnimbus_mcp.crm.told import Told, told_of
 
-__all__ = ["before_parents", "exact_at", "told_after_everything", "told_since"]
+__all__ = ["before_parents", "exact_at", "named_since", "told_since"]
 
 
 def told_since(history: History, position: str, reads: Collection[Read]) -> Told | None:
@@ -22,12 +22,12 @@ def told_since(history: History, position: str, reads: Collection[Read]) -> Told
     return told_of(reads, (line.tags for line in lines if SETTLED not in line.tags))
 
 
-def told_after_everything(history: History, position: str, reads: Collection[Read]) -> Told | None:
-    """What is told of by name although, since that position, anything may have changed: right after a start with an
-    empty store, or when all was dropped. None where no such moment is the reason that `told_since` has nothing."""
-    lines = history.since(position) or ()
-    ends = [line.position for line in lines if EVERYTHING in line.tags]
-    return told_since(history, ends[-1], reads) if ends else None
+def named_since(history: History, position: str, read: Read) -> frozenset[str]:
+    """Records that are told of by name since that position and may belong into the answer to `read`, though more may
+    have changed: what its rows hang on, or anything, as right after a start with an empty store."""
+    own, renewing = f"{read.entity}:detail:", frozenset(tags_of_read(read))
+    lines = [line.tags for line in history.since(position) or () if not renewing.isdisjoint(line.tags)]
+    return frozenset(tag.removeprefix(own) for tags in lines for tag in tags if tag.startswith(own))
 
 
 def exact_at(read: Read, history: History) -> str:

@@ -205,7 +205,11 @@ async def test_what_was_changed_and_changed_back_around_a_load_is_not_taken_for_
     assert world.upstream.requests["tasks:block"] - asked == 1
 
 
-async def test_what_was_made_under_a_record_that_changed_itself_is_shown_while_the_index_lags(seeded: Account) -> None:
+@pytest.mark.parametrize(("process", "kept"), [(0, True), (1, False)])
+async def test_what_was_made_under_a_record_that_changed_itself_is_shown_while_the_index_lags(
+    seeded: Account, process: int, kept: bool
+) -> None:
+    """Also at a process that has not seen what the record was before; it only asks again when the index has settled."""
     world = ReuseWorld(seeded, lag_s=SETTLE_S)
     jnid = job_of(world)
     await world.get(Read.record(Entity.JOBS, jnid))
@@ -215,14 +219,26 @@ async def test_what_was_made_under_a_record_that_changed_itself_is_shown_while_t
     moved = world.account.update("jobs", jnid, {"status": STATUS})
     await world.tell([change.record for change in (*made, *moved)])
 
-    value, answer = await world.get(under(Entity.TASKS, jnid))
+    value, answer = await world.get(under(Entity.TASKS, jnid), process=process)
     assert value is not None
     assert value["rows"][0]["jnid"] == made[0].record["jnid"]
     assert answer.outcome.status is not Status.STALE
     await world.wait(60)
     asked = world.upstream.requests["tasks:block"]
+    await same_as_jobnimbus(world, under(Entity.TASKS, jnid), process=process)
+    assert world.upstream.requests["tasks:block"] - asked == (0 if kept else 1)
+
+
+async def test_what_is_made_while_tags_are_renewed_without_a_name_is_shown_while_the_index_lags(
+    seeded: Account,
+) -> None:
+    world = ReuseWorld(seeded, lag_s=SETTLE_S)
+    jnid = job_of(world)
+    link = {"id": jnid, "type": "job"}
+    made = world.account.create("tasks", {"title": "New", "date_start": 1, "related": [link]})
+    await world.tell([change.record for change in made])
+    await world.bump(["tasks"])
     await same_as_jobnimbus(world, under(Entity.TASKS, jnid))
-    assert world.upstream.requests["tasks:block"] == asked
 
 
 async def test_the_second_renewal_of_a_changed_list_costs_nothing(world: ReuseWorld) -> None:
