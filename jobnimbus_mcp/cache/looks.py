@@ -110,6 +110,7 @@ class Looks:
             found.dirty,
             entry.position,
             epoch,
+            self._clock.now() - found.least_age_s,
         )
 
     async def aclose(self) -> None:

@@ -74,7 +74,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Lying:
     """What lies in the cache under a key, within its lifetime: good as it is, or with `dirty` by what has changed since
-    the log's `position` (empty: nobody knows since when). `epoch`: the tenant's when it was kept, and still."""
+    the log's `position` (empty: nobody knows since when). `epoch`: the tenant's when it was kept, and still. `kept_at`:
+    wall seconds when it was kept, which is after all parts of it were fetched."""
 
     value: bytes
     negative: bool
@@ -84,3 +85,4 @@ class Lying:
     dirty: bool
     position: str
     epoch: bytes
+    kept_at: float

@@ -26,6 +26,8 @@ _OF_ITSELF = frozenset(
 )
 """Fields that nothing under a record shows or follows. Every field that is not named here may be shown."""
 
+_NOT_SHOWN = {entity: _OF_ITSELF | DERIVED_FIELDS.get(entity, frozenset()) for entity in Entity}
+
 _OF_THE_ROW = frozenset({"id", "type", "old_status", "new_status"})
 """Of a link: which record is meant, and what an entry of the activity log says of the change that it is about."""
 
@@ -33,15 +35,17 @@ _OF_THE_ROW = frozenset({"id", "type", "old_status", "new_status"})
 def shown_under(entity: Entity, record: Mapping[str, Any]) -> bytes:
     """A digest of all that lists under this record may show of it, or follow. Totals apart, which move without a change
     of the record, and so without a renewal."""
-    unshown = _OF_ITSELF | DERIVED_FIELDS.get(entity, frozenset())
-    kept = {name: value for name, value in record.items() if name not in unshown}
+    kept = dict(record)
+    for name in _NOT_SHOWN[entity]:
+        kept.pop(name, None)
     return hashlib.blake2b(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS), digest_size=12).digest()
 
 
 def links_say(row: Mapping[str, Any], ref: EntityRef, record: Mapping[str, Any]) -> bool:
     """Is what the row's links say of the record `ref` what it says of itself?"""
     fields = {"name": facts_of(ref.entity).title, "number": "number", "email": "email", "subject": "subject"}
-    for link in (row.get("primary"), *(row.get("related") or ())):
+    related = row.get("related")
+    for link in (row.get("primary"), *(related if isinstance(related, list) else (related,))):
         if not isinstance(link, Mapping) or link.get("id") != ref.jnid:
             continue
         for name in link.keys() - _OF_THE_ROW:

@@ -122,6 +122,8 @@ class _Kept:
         if not begins and not rows:
             raise _UnsureError
         self._begins, self._ends = begins, ends
+        # what is put in may have been made since: `recid` numbers records as they are made
+        self._made = max((row["recid"] for row in rows if isinstance(row.get("recid"), int)), default=0)
 
     def put(self, jnid: str, match: Row | None, record: Row | None) -> None:
         """`match`: the record where it belongs into the list, None where it does not."""
@@ -190,9 +192,8 @@ class _Kept:
         return {"count": self._count, "rows": rows}
 
     def _was_there(self, record: Row) -> bool:
-        """Was it made before a row that this list has had from the start? `recid` numbers records as they are made."""
-        recid = _recid(record)
-        return any(recid < _recid(row) for jnid, row in self._rows.items() if jnid != record["jnid"])
+        """Was it made before a row that this list has had from the start?"""
+        return _recid(record) < self._made
 
     def _is_inside(self, place: _Place) -> bool:
         """Between two rows of the block, or at an end of it which is an end of the list."""

@@ -30,6 +30,9 @@ _WHOLE_MOST = 2
 
 _SHOWN_MOST = 2
 
+_REST_S = 600.0
+"""For so long no whole kind is asked for that could not be had in time: it would cost each of its lists that time."""
+
 _MISSED_MOST = 16
 """Records of a kind: enough to see that there are several."""
 
@@ -44,6 +47,7 @@ class Bases:
         self._shown: Bounded[tuple[_Whose, Entity, str], tuple[Read, ...]] = Bounded(_RECORDS_MOST)
         self._missed: Bounded[tuple[_Whose, Entity], dict[str, float]] = Bounded(_KINDS_MOST)
         self._unfit: Bounded[tuple[_Whose, Entity], int] = Bounded(_KINDS_MOST)
+        self._rest: Bounded[tuple[_Whose, Entity], float] = Bounded(_KINDS_MOST)
 
     def seen(self, whose: _Whose, read: Read, value: Mapping[str, Any]) -> None:
         """`value` is the answer to `read`, a list."""
@@ -97,3 +101,11 @@ class Bases:
         """May a list of so many records be kept, as far as is known?"""
         unfit = self._unfit.get((whose, entity))
         return unfit is None or count < unfit
+
+    def not_had(self, whose: _Whose, entity: Entity, now: float) -> None:
+        """All records of the kind were asked for, and could not be had in time. `now`: seconds, as for `rests`."""
+        self._rest.put((whose, entity), now + _REST_S)
+
+    def rests(self, whose: _Whose, entity: Entity, now: float) -> bool:
+        """Was that so a while ago?"""
+        return now < (self._rest.get((whose, entity)) or 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -19,7 +19,7 @@ from jobnimbus_mcp.crm.reads import Read, Shape
 from jobnimbus_mcp.crm.relations import record_floor
 from jobnimbus_mcp.gateway.identity import Caller
 
-__all__ = ["Asked", "Kept", "Reads", "loaded_of", "versions_of"]
+__all__ = ["Asked", "Kept", "Made", "Reads", "loaded_of", "made_of", "versions_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,14 @@ class Asked:
     @property
     def whose(self) -> tuple[str, str]:
         return self.caller.instance, self.caller.partition
+
+
+class Made(NamedTuple):
+    """An answer: its `value`, and that as the cache keeps it. `epoch`: of the log that its position is one of."""
+
+    loaded: Loaded
+    value: Mapping[str, Any]
+    epoch: bytes = b""
 
 
 class Kept(Protocol):
@@ -83,3 +91,8 @@ def loaded_of(read: Read, value: Mapping[str, Any], **known: Any) -> Loaded:
         and any(isinstance(clause, OneOf) and clause.field == "number" for clause in read.where)
     )
     return Loaded(orjson.dumps(value), negative=negative, versions=versions, **known)
+
+
+def made_of(read: Read, value: Mapping[str, Any], history: History | None = None, **known: Any) -> Made:
+    """As `loaded_of`. `history`: what its position was found in."""
+    return Made(loaded_of(read, value, **known), value, b"" if history is None else history.epoch)

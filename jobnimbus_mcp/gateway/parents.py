@@ -7,13 +7,16 @@ a record may be shown under it; the list goes on when that is the same after the
 What makes it sure. The state before: seen at a position of the log before the list's own, with no change of the record
 told of in between, and so long before the list was fetched that the index had caught up: whatever had changed by then
 without being told of is in the list as well. The state after: the record by its id, which does not lag, and what the
-rows say of it. Of two changes, the second may have taken back what the list was fetched with: that can only be where
-both were told of shortly after the list was fetched.
+rows say of it.
+
+Of two changes, the second may have taken back what rows were fetched with, however much later. Then the first is from
+before the fetch, so it is told of shortly after it at the latest. Hence no change may be told of within that time after
+rows were fetched; and a list is fetched when it was asked for, but rows are put into it until it is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jobnimbus_mcp.cache.lru import Bounded
@@ -26,22 +29,24 @@ from jobnimbus_mcp.crm.shown import shown_under
 __all__ = ["Image", "Parents", "was_shown"]
 
 _RECORDS_MOST = 20_000
-"""A few megabytes."""
+"""Some fifteen megabytes when each was seen as often as is remembered, a third of that otherwise."""
 
 _IMAGES_MOST = 8
 """Of a record: what was seen before the last lists under it were fetched."""
 
 TOLD_WITHIN_S = 60.0
-"""How much later than the change, at most, a change that was taken back is told of: some ten times what a webhook takes
-and the clocks differ by."""
+"""How much later than it is made, at most, a change is told of that is taken back later: some ten times what a webhook
+takes and the clocks differ by."""
 
 _Whose = tuple[str, str]
 """(account, partition)."""
 
 
 class Image(NamedTuple):
-    """`digest` of what a record showed under it at a `position` of the log, seen at `until_s` (wall) or before."""
+    """`digest` of what a record showed under it at a `position` of the log of that `epoch`, seen at `until_s` (wall) or
+    before."""
 
+    epoch: bytes
     position: str
     until_s: float
     digest: bytes
@@ -54,7 +59,14 @@ class Parents:
         self._images: Bounded[tuple[_Whose, EntityRef], tuple[Image, ...]] = Bounded(_RECORDS_MOST)
 
     def saw(
-        self, whose: _Whose, entity: Entity, records: Sequence[Mapping[str, Any]], position: str, until_s: float
+        self,
+        whose: _Whose,
+        entity: Entity,
+        records: Iterable[Mapping[str, Any]],
+        *,
+        epoch: bytes,
+        position: str,
+        until_s: float,
     ) -> None:
         """Records of a kind as JobNimbus gave them. `position`: what was told up to there is in them."""
         if entity not in CHILDREN or not position:
@@ -63,26 +75,39 @@ class Parents:
             jnid = record.get("jnid")
             if isinstance(jnid, str):
                 key = (whose, EntityRef(entity, jnid))
-                image = Image(position, until_s, shown_under(entity, record))
-                self._images.put(key, (image, *(self._images.get(key) or ())[: _IMAGES_MOST - 1]))
+                image, known = Image(epoch, position, until_s, shown_under(entity, record)), self._images.get(key) or ()
+                if not known or known[0]._replace(until_s=until_s) != image:  # the same, seen earlier, counts for more
+                    self._images.put(key, (image, *known[: _IMAGES_MOST - 1]))
 
-    def images(self, whose: _Whose, parent: EntityRef, position: str, until_s: float) -> tuple[Image, ...]:
-        """What was seen of the record at a position up to this one and until then, the latest first."""
+    def image(self, whose: _Whose, parent: EntityRef, position: str, until_s: float) -> Image | None:
+        """What was seen of the record last at a position up to this one and until then."""
         found = self._images.get((whose, parent)) or ()
-        return tuple(one for one in found if order(one.position) <= order(position) and one.until_s <= until_s)
+        return next((one for one in found if order(one.position) <= order(position) and one.until_s <= until_s), None)
 
 
-def was_shown(parent: EntityRef, image: Image, history: History, *, position: str, fetched_s: float) -> bool:
-    """Did a list under the record that was fetched then, with all in it that was told of up to `position`, show what
-    the image does, unless the record was changed and changed back meanwhile?
+def was_shown(
+    parent: EntityRef, image: Image, history: History, *, position: str, fetched_s: float, kept_s: float
+) -> bool:
+    """Did the rows of a list under the record, with all in them that was told of up to `position`, show what the image
+    does, and do they still, if the record does?
 
-    `history` goes back to the image's position, which is not after `position`. `fetched_s`: wall seconds.
+    `history` goes back to the image's position, which is not after `position`. `fetched_s`, `kept_s`: wall seconds
+    before and after which nothing of the list was fetched.
     """
     lines = history.since(image.position)
-    if lines is None:
+    if lines is None or history.epoch != image.epoch:
         return False
-    early = [order(line.position) for line in _changes(parent, lines) if _told_s(line) <= fetched_s + TOLD_WITHIN_S]
-    return len(early) <= 1 and all(at > order(position) for at in early)
+    soon_s, at = fetched_s + TOLD_WITHIN_S, order(position)
+    changes = tuple(_changes(parent, lines))
+    before = [line for line in changes if order(line.position) <= at]
+    after = [line for line in changes if order(line.position) > at]
+    # what was told of later, and is in it, was found to show nothing else when it was put in
+    if any(_told_s(line) <= soon_s for line in before):
+        return False
+    if all(_told_s(line) > kept_s + TOLD_WITHIN_S for line in after):
+        return True
+    # the only one: nothing else was told of, and would be by now
+    return len(after) == 1 and _told_s(after[0]) <= soon_s and history.now_ms / 1000 > kept_s + TOLD_WITHIN_S
 
 
 def _told_s(line: Logged) -> float:

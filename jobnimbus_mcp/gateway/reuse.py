@@ -21,10 +21,10 @@ Lifetimes go on: an answer has the age, and what remains of the lifetime, of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-
-import orjson
+from typing import Any, TypeVar
 
 from jobnimbus_mcp.cache.outcome import Loaded, Lying
 from jobnimbus_mcp.cache.ports import History
@@ -37,15 +37,16 @@ from jobnimbus_mcp.crm.relations import CHILDREN
 from jobnimbus_mcp.crm.told import Told
 from jobnimbus_mcp.crm.upkeep import is_wider
 from jobnimbus_mcp.gateway.bases import Bases
-from jobnimbus_mcp.gateway.load import Asked, Kept, Reads, loaded_of
+from jobnimbus_mcp.gateway.load import Asked, Kept, Made, Reads, loaded_of, made_of
 from jobnimbus_mcp.gateway.parents import Parents
-from jobnimbus_mcp.gateway.repair import LIFE_SHARE_MIN, NEWEST_ENTRIES, Repair
+from jobnimbus_mcp.gateway.repair import LIFE_SHARE_MIN, NEWEST_ENTRIES, LagsError, NotHadError, Repair
 from jobnimbus_mcp.gateway.since import exact_at, told_since
 from jobnimbus_mcp.gateway.together import Together, rows_most
 from jobnimbus_mcp.telemetry.recorder import Recorder
 
-__all__ = ["Reuse"]
+__all__ = ["ALL_WITHIN_S", "Reuse"]
 
+_T = TypeVar("_T")
 
 WIDE_ROWS_MAX = 1_000
 """Rows of a kind that is read whole: two requests, and some hundred KB when it is compressed. Ten times more would
@@ -54,6 +55,12 @@ neither fit into an entry nor be read within a call's time."""
 RECORDS_FEW = 4
 """So many records of a kind that were asked for one by one within their lifetime make all of them the better question:
 it is two requests at most, and perhaps one more to learn how many there are."""
+
+ALL_WITHIN_S = 5.0
+"""For all further reads of a load before what is asked itself is asked for, and again for those after it."""
+
+_OF_WHAT_IS_LEFT = 3
+"""Further reads may take that part of what is left of a call's time: the most is for asking what was asked itself."""
 
 _WIDE_TRIES = 3
 
@@ -81,9 +88,9 @@ class Reuse:
         read = asked.read
         if read.shape is Shape.WHOLE or read.entity in _NOT_RECORDS:
             return loaded_of(read, await reads.ask(read, asked.caller, asked.call))
-        loaded, kind = await self._load(asked, reads)
+        (loaded, value, epoch), kind = await self._load(asked, reads)
         self._recorder.count("reuse", entity=read.entity.value, kind=kind)
-        value, whose = orjson.loads(loaded.value), asked.whose
+        whose = asked.whose
         if read.shape is Shape.RECORD:
             records = [value]
             if read.entity in CHILDREN:
@@ -93,63 +100,76 @@ class Reuse:
             self._together.seen(whose, read, value)
             opened = self._together.parents(whose) if kind == "full" and read.entity in CHILDREN else ()
             records = [row for row in value["rows"] if row.get("jnid") in opened]
-        self._parents.saw(whose, read.entity, records, loaded.position, self._clock.now())
+        now, position = self._clock.now(), loaded.position
+        self._parents.saw(whose, read.entity, records, epoch=epoch, position=position, until_s=now)
         return loaded
 
     def left_s(self, lifetime_s: float, as_of: float) -> float:
         """What remains of a lifetime that began then (wall seconds); 0 when it is over."""
         return max(0.0, lifetime_s - (self._clock.now() - as_of))
 
-    async def _load(self, asked: Asked, reads: Reads) -> tuple[Loaded, str]:
+    async def _load(self, asked: Asked, reads: Reads) -> tuple[Made, str]:
         read, now_only = asked.read, asked.max_age_s is not None and asked.max_age_s <= 0
         if read.shape is Shape.RECORD:
-            loaded = None if now_only else await self._from_lists(asked, reads)
-            return (loaded, "detail_from_list") if loaded is not None else (await self._record(asked, reads), "full")
+            made = None if now_only else await self._in_time(asked, self._from_lists(asked, reads))
+            return (made, "detail_from_list") if made is not None else (await self._record(asked, reads), "full")
         if read == _directory(read.entity):
             return await self._unrepaired(asked, reads), "full"
         lying = None if now_only else await self._cache.lying(asked.question, asked.call)
         history = await self._repair.history(asked, "" if lying is None else lying.position)
         if history is None:
-            return loaded_of(read, await reads.ask(read, asked.caller, asked.call)), "full"
+            return made_of(read, await reads.ask(read, asked.caller, asked.call)), "full"
+        found = None if now_only else await self._in_time(asked, self._out_of_kept(asked, reads, lying, history))
+        return (await self._full(asked, reads, history, now_only=now_only), "full") if found is None else found
+
+    async def _in_time(self, asked: Asked, work: Coroutine[Any, Any, _T | None]) -> _T | None:
+        """What comes of further reads, if it comes in time and none of them fails: then what is asked itself is asked
+        for, and no other way tried before."""
+        try:
+            async with asyncio.timeout(min(ALL_WITHIN_S, asked.call.remaining_s(self._clock) / _OF_WHAT_IS_LEFT)):
+                return await work
+        except (NotHadError, TimeoutError):
+            return None
+
+    async def _out_of_kept(
+        self, asked: Asked, reads: Reads, lying: Lying | None, history: History
+    ) -> tuple[Made, str] | None:
         if lying is not None and lying.dirty:
-            loaded = await self._repaired(asked, reads, lying, history)
-            if loaded is not None:
-                return loaded, "repaired"
-        if not now_only:
-            loaded = await self._narrowed(asked, reads)
-            if loaded is not None:
-                return loaded, "narrowed"
-            loaded = await self._widened(asked, reads)
-            if loaded is not None:
-                return loaded, "widened"
-            loaded = await self._with_others(asked, reads, history)
-            if loaded is not None:
-                return loaded, "together"
-        return await self._full(asked, reads, history, now_only=now_only), "full"
+            made = await self._repaired(asked, reads, lying, history)
+            if made is not None:
+                return made, "repaired"
+        made = await self._narrowed(asked, reads)
+        if made is not None:
+            return made, "narrowed"
+        made = await self._widened(asked, reads)
+        if made is not None:
+            return made, "widened"
+        made = await self._with_others(asked, reads, history)
+        return None if made is None else (made, "together")
 
     # -- a record ----------------------------------------------------------------------------------------------------
 
-    async def _record(self, asked: Asked, reads: Reads) -> Loaded:
+    async def _record(self, asked: Asked, reads: Reads) -> Made:
         # Before it is asked for: a record does not lag, so what was told by then is in it.
         history = await self._repair.history(asked, "")
         value = await reads.ask(asked.read, asked.caller, asked.call)
         if history is None:
-            return loaded_of(asked.read, value)
+            return made_of(asked.read, value)
         lags = not facts_of(asked.read.entity).has_detail
-        return loaded_of(asked.read, value, position=history.settled if lags else history.position)
+        return made_of(asked.read, value, history, position=history.settled if lags else history.position)
 
-    async def _from_lists(self, asked: Asked, reads: Reads) -> Loaded | None:
+    async def _from_lists(self, asked: Asked, reads: Reads) -> Made | None:
         read, whose = asked.read, asked.whose
         wide, showing = _directory(read.entity), self._bases.showing(whose, read.entity, read.record_id)
-        loaded = await self._shown_by(asked, reads, [shown for shown in showing if shown != wide])
-        if loaded is None:
+        made = await self._shown_by(asked, reads, [shown for shown in showing if shown != wide])
+        if made is None:
             self._bases.missed(whose, read.entity, read.record_id, self._clock.now())
-            loaded = await self._shown_by(asked, reads, [shown for shown in showing if shown == wide])
-        if loaded is None and await self._has_directory(asked, reads):
-            loaded = await self._shown_by(asked, reads, (wide,))
-        return loaded
+            made = await self._shown_by(asked, reads, [shown for shown in showing if shown == wide])
+        if made is None and await self._has_directory(asked, reads):
+            made = await self._shown_by(asked, reads, (wide,))
+        return made
 
-    async def _shown_by(self, asked: Asked, reads: Reads, lists: Sequence[Read]) -> Loaded | None:
+    async def _shown_by(self, asked: Asked, reads: Reads, lists: Sequence[Read]) -> Made | None:
         read = asked.read
         for shown in lists:
             lying = await self._cache.lying(reads.question(shown, asked.caller), asked.call)
@@ -159,14 +179,14 @@ class Reuse:
             row = next((row for row in base.value["rows"] if row.get("jnid") == read.record_id), None)
             if row is not None:
                 # what was told since then was not about this record
-                return loaded_of(
+                return made_of(
                     read,
                     row,
                     position=lying.position,
                     as_of=base.as_of,
                     fresh_s=base.fresh_s,
                     proved=False,
-                )
+                )._replace(epoch=lying.epoch)
         return None
 
     async def _has_directory(self, asked: Asked, reads: Reads) -> bool:
@@ -183,38 +203,39 @@ class Reuse:
         history = await self._repair.history(asked, "")
         if history is None or told_since(history, history.settled, (asked.read, wide)) != Told():
             return False  # what may lag says nothing of a record
-        if self._bases.count(whose, entity) is None:
-            # the first rows of all, which anybody may want, and with them how many there are
-            await self._repair.through(Read.block(entity, (), Sort("date_created"), 0), asked, reads, None)
-        count = self._bases.count(whose, entity)
-        if count is None:
-            self._together.no_use(whose, entity, now)  # JobNimbus does not say so now
-            return False
-        if count > WIDE_ROWS_MAX or not self._bases.fits(whose, entity, count):
-            return False
-        outcome = await self._repair.through(wide, asked, reads, _most_s(asked))
+        try:
+            if self._bases.count(whose, entity) is None:
+                # the first rows of all, which anybody may want, and with them how many there are
+                await self._repair.through(Read.block(entity, (), Sort("date_created"), 0), asked, reads, None)
+            count = self._bases.count(whose, entity)
+            if count is not None and (count > WIDE_ROWS_MAX or not self._bases.fits(whose, entity, count)):
+                return False
+            # JobNimbus may not say how many there are
+            outcome = None if count is None else await self._repair.through(wide, asked, reads, _most_s(asked))
+        except NotHadError:
+            outcome = None
         if outcome is None or not outcome.ttl_s:
             self._together.no_use(whose, entity, now)
             return False
         return True
 
-    async def _unrepaired(self, asked: Asked, reads: Reads) -> Loaded:
+    async def _unrepaired(self, asked: Asked, reads: Reads) -> Made:
         """JobNimbus's list as it is. Loads of records wait for it, so it waits for none of them."""
         history = await self._repair.history(asked, "")
         value = await reads.ask(asked.read, asked.caller, asked.call)
         if history is None:
-            return loaded_of(asked.read, value)
+            return made_of(asked.read, value)
         if told_since(history, history.settled, (asked.read,)) == Told():
-            return loaded_of(asked.read, value, position=exact_at(asked.read, history), exact=True)
-        return loaded_of(asked.read, value, position=history.settled)
+            return made_of(asked.read, value, history, position=exact_at(asked.read, history), exact=True)
+        return made_of(asked.read, value, history, position=history.settled)
 
     # -- lists -------------------------------------------------------------------------------------------------------
 
-    async def _repaired(self, asked: Asked, reads: Reads, lying: Lying, history: History) -> Loaded | None:
+    async def _repaired(self, asked: Asked, reads: Reads, lying: Lying, history: History) -> Made | None:
         base = self._repair.based(asked, lying, (asked.read,), history)
         return None if base is None else await self._repair.kept_right(asked, reads, asked.read, base, history)
 
-    async def _narrowed(self, asked: Asked, reads: Reads) -> Loaded | None:
+    async def _narrowed(self, asked: Asked, reads: Reads) -> Made | None:
         read, tried = asked.read, 0
         known = [wide for wide in self._bases.complete(asked.whose, read.entity) if wide != read]
         known += [wide for wide in self._together.lists(asked.whose, read.entity) if wide not in known and wide != read]
@@ -223,12 +244,12 @@ class Reuse:
             if tried == _WIDE_TRIES or not is_wider(wide, read):
                 continue
             tried += 1
-            loaded = await self._out_of(asked, reads, wide)
-            if loaded is not None:
-                return loaded
+            made = await self._out_of(asked, reads, wide)
+            if made is not None:
+                return made
         return None
 
-    async def _widened(self, asked: Asked, reads: Reads) -> Loaded | None:
+    async def _widened(self, asked: Asked, reads: Reads) -> Made | None:
         """Out of the whole kind, which is read for it where that is no more than one request."""
         read, whose = asked.read, asked.whose
         wide, count = Read.scan(read.entity, ()), self._bases.count(whose, read.entity)
@@ -240,17 +261,21 @@ class Reuse:
             # what hangs on one record is asked for alone, unless the whole kind is at hand anyway
             or (read.scope and wide not in self._bases.complete(whose, read.entity))
             or not is_wider(wide, read)
+            or self._bases.rests(whose, read.entity, self._clock.now())
         ):
             return None
-        outcome = await self._repair.through(wide, asked, reads, _most_s(asked))
-        if outcome is None:
-            return None
+        try:
+            outcome = await self._repair.through(wide, asked, reads, _most_s(asked))
+        except NotHadError as error:
+            if not isinstance(error, LagsError):
+                self._bases.not_had(whose, read.entity, self._clock.now())
+            raise
         if not outcome.ttl_s and len(outcome.value) > asked.question.policy.max_bytes:
             self._bases.too_large(whose, read.entity, count)
             return None
         return await self._out_of(asked, reads, wide)
 
-    async def _with_others(self, asked: Asked, reads: Reads, history: History) -> Loaded | None:
+    async def _with_others(self, asked: Asked, reads: Reads, history: History) -> Made | None:
         """Out of the lists of several records, which are asked for at once."""
         whose, entity = asked.whose, asked.read.entity
         wide = self._together.list_for(whose, asked.read, self._clock.now())
@@ -262,13 +287,17 @@ class Reuse:
             lying = await self._cache.lying(reads.question(whole, asked.caller), asked.call)
             # where it lies, it was no use a moment ago
             wide = whole if lying is None else wide
-        outcome = await self._repair.through(wide, asked, reads, _most_s(asked))
-        loaded = None if outcome is None else await self._out_of(asked, reads, wide)
-        if loaded is None:
+        try:
+            await self._repair.through(wide, asked, reads, _most_s(asked))
+            made = await self._out_of(asked, reads, wide)
+        except NotHadError:
             self._together.no_use(whose, entity, self._clock.now())
-        return loaded
+            raise
+        if made is None:
+            self._together.no_use(whose, entity, self._clock.now())
+        return made
 
-    async def _out_of(self, asked: Asked, reads: Reads, wide: Read) -> Loaded | None:
+    async def _out_of(self, asked: Asked, reads: Reads, wide: Read) -> Made | None:
         lying = await self._cache.lying(reads.question(wide, asked.caller), asked.call)
         among_others = len(wide.scope) > len(asked.read.scope)
         if lying is None or (lying.dirty and not among_others) or not lying.position:
@@ -282,18 +311,19 @@ class Reuse:
             return None
         return await self._repair.kept_right(asked, reads, wide, base, history)
 
-    async def _full(self, asked: Asked, reads: Reads, history: History, *, now_only: bool) -> Loaded:
+    async def _full(self, asked: Asked, reads: Reads, history: History, *, now_only: bool) -> Made:
         """JobNimbus's list, with what it may lack put right: else it would be one that lags, and asked for again."""
         began = self._clock.now()
         value = await reads.ask(asked.read, asked.caller, asked.call)
         told = told_since(history, history.settled, (asked.read,))
         if told == Told():
-            return loaded_of(asked.read, value, position=exact_at(asked.read, history), exact=True)
+            return made_of(asked.read, value, history, position=exact_at(asked.read, history), exact=True)
         if not now_only:
-            loaded = await self._repair.caught_up(asked, reads, value, told, history, began)
-            if loaded is not None:
-                return loaded
-        return loaded_of(asked.read, value, position=history.settled)
+            work = self._repair.caught_up(asked, reads, value, told, history, began)
+            made = await self._in_time(asked, work)
+            if made is not None:
+                return made
+        return made_of(asked.read, value, history, position=history.settled)
 
 
 def _directory(entity: Entity) -> Read:

@@ -6,11 +6,13 @@ from collections.abc import Collection
 
 from jobnimbus_mcp.cache.ports import EVERYTHING, SETTLED, History
 from jobnimbus_mcp.crm.entities import Entity
-from jobnimbus_mcp.crm.reads import Read
+from jobnimbus_mcp.crm.reads import Operation, Read
 from jobnimbus_mcp.crm.relations import ACCOUNT_WIDE, tags_of_read
 from jobnimbus_mcp.crm.told import Told, told_of
 
 __all__ = ["before_parents", "exact_at", "named_since", "told_since"]
+
+_DETAIL = f":{Operation.DETAIL}:"
 
 
 def told_since(history: History, position: str, reads: Collection[Read]) -> Told | None:
@@ -38,9 +40,12 @@ def exact_at(read: Read, history: History) -> str:
 def before_parents(entity: Entity, history: History, position: str) -> str:
     """The last position after `position` before which no change of another record has renewed lists under it of this
     kind; the log's end when none has."""
-    own, under, anywhere = f"{entity}:detail:", f"{entity}@", f"{entity}@{ACCOUNT_WIDE}"
+    under = f"{entity}@"
     for line in history.since(position) or ():
-        told = [tag for tag in line.tags if tag.startswith(under) and tag != anywhere]
-        if told and not any(tag.startswith(own) for tag in line.tags):
+        renewed = {tag.removeprefix(under) for tag in line.tags if tag.startswith(under)} - {ACCOUNT_WIDE}
+        named = [(kind, jnid) for kind, detail, jnid in (tag.partition(_DETAIL) for tag in line.tags) if detail]
+        is_own = any(kind == entity for kind, _ in named)
+        # a record of the kind that was made renews the lists that it adds itself to, and shows in the whole one as well
+        if renewed and not (is_own and renewed.isdisjoint(jnid for kind, jnid in named if kind != entity)):
             return line.previous
     return history.position

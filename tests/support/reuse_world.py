@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jobnimbus_mcp.cache.coherence import Coherence
@@ -35,18 +35,50 @@ from jobnimbus_mcp.telemetry.tally import Tally
 from jobnimbus_mcp.upstream.paging import Page, merge, why_block_incomplete
 from jobnimbus_mcp.upstream.request import page_request, scan_filter
 
-__all__ = ["SERVER", "SETTLE_S", "ReuseWorld", "bare", "listed"]
+__all__ = ["SERVER", "SETTLE_S", "SHOWN", "ReuseWorld", "bare", "listed", "state_of"]
 
 SERVER = Caller("stamford", "k" * 16, "p" * 32, own_key=False)
 SETTLE_S = 6.0
 NAMES = {Entity.ATTACHMENTS: "files"}
 CALENDAR_PARTS = (Entity.TASKS, Entity.JOBS, Entity.WORKORDERS)
 
+SHOWN = "parent_shows"
+"""The field by which rows of a living account show the records that they hang on: id -> `state_of`."""
+
 Json = dict[str, Any]
 
 
-def listed(account: Account, read: Read, *, lag_s: float = 0.0) -> Json:
+def state_of(record: Mapping[str, Any] | None) -> Json | None:
+    """What is shown of a record under it: its name, and what no link says."""
+    if record is None:
+        return None
+    return {name: record.get(name) for name in ("name", "display_name", "owners", "cf_string_1", "mobile_phone")}
+
+
+def _living(account: Account, row: Json, lag_s: float) -> Json:
+    """The row of an account whose rows follow the records that they hang on, as the index or the record shows it."""
+    view, states, made = account._view(lag_s), {}, dict(row)
+
+    def link_of(link: Any) -> Any:
+        kind = {"job": "jobs", "contact": "contacts"}.get(link.get("type")) if isinstance(link, dict) else None
+        if kind is None:
+            return link
+        record = view.get(kind, link["id"])
+        states[link["id"]] = state_of(record)
+        return link if record is None else {**link, "name": record["name" if kind == "jobs" else "display_name"]}
+
+    made["primary"] = link_of(row.get("primary"))
+    made["related"] = [link_of(link) for link in row.get("related") or ()]
+    return {**made, SHOWN: states}
+
+
+def listed(account: Account, read: Read, *, lag_s: float = 0.0, living: bool = False) -> Json:
     """What the client makes of JobNimbus's answer to the question for a list."""
+    value = _listed(account, read, lag_s)
+    return {**value, "rows": [_living(account, row, lag_s) for row in value["rows"]]} if living else value
+
+
+def _listed(account: Account, read: Read, lag_s: float) -> Json:
     where = scan_filter(read.where) if read.shape is Shape.SCAN else read.where
     size = 1_000 if read.shape is Shape.SCAN else read.size
     request = page_request(read.entity, where, read.sort, offset=read.offset, size=size)
@@ -65,23 +97,36 @@ def bare(read: Read, value: Mapping[str, Any]) -> Json:
     """Without what JobNimbus derives, which lags without a word."""
     if read.shape is Shape.RECORD:
         return _bare_row(read.entity, value)
-    return {**value, "rows": [_bare_row(read.entity, row) for row in value["rows"]]}
+    return {**value, "rows": [_bare_row(read.entity, row, read.scope) for row in value["rows"]]}
 
 
-def _bare_row(entity: Entity, row: Mapping[str, Any]) -> Json:
+def _bare_row(entity: Entity, row: Mapping[str, Any], scope: Collection[str] = ()) -> Json:
+    if SHOWN in row:
+        # a list follows what it is under; of everything else it shows what it was put together from
+        row = {
+            **row,
+            "primary": _bare_link(row["primary"], scope),
+            "related": [_bare_link(link, scope) for link in row["related"]],
+            SHOWN: {jnid: state for jnid, state in row[SHOWN].items() if jnid in scope},
+        }
     derived = DERIVED_FIELDS.get(entity, frozenset())
     if entity is Entity.CALENDAR:
         derived = frozenset().union(*(DERIVED_FIELDS.get(part, frozenset()) for part in CALENDAR_PARTS))
     return {name: value for name, value in row.items() if name not in derived}
 
 
-class JobNimbus:
-    """The account as the client shows it. `requests`: what it was asked, a page each. `refusing`: keys it refuses;
-    `broken`: questions it fails to answer, by kind and shape."""
+def _bare_link(link: Any, scope: Collection[str]) -> Any:
+    return link if not isinstance(link, dict) or link["id"] in scope else {"id": link["id"]}
 
-    def __init__(self, account: Account, lag_s: float) -> None:
+
+class JobNimbus:
+    """The account as the client shows it. `living`: rows follow what they hang on. `requests`: what it was asked, a
+    page each. `refusing`: keys it refuses; `broken`: questions it fails to answer, by kind and shape."""
+
+    def __init__(self, account: Account, lag_s: float, living: bool) -> None:
         self.account = account
         self.lag_s = lag_s
+        self.living = living
         self.requests: Counter[str] = Counter()
         self.refusing: set[str] = set()
         self.broken: set[str] = set()
@@ -94,16 +139,18 @@ class JobNimbus:
             raise UpstreamServerError("broken")
         name = NAMES.get(read.entity, read.entity.value)
         if read.shape is not Shape.RECORD:
-            return listed(self.account, read, lag_s=self.lag_s)
+            return listed(self.account, read, lag_s=self.lag_s, living=self.living)
+        lag_s = 0.0
         if facts_of(read.entity).has_detail:
             record = self.account.get(name, read.record_id)
             found = [] if record is None else [record]
         else:
+            lag_s = self.lag_s
             request = page_request(read.entity, (Is("jnid", read.record_id),), Sort(), offset=0, size=1)
-            _, found = self.account.list(name, dict(request.params), lag_s=self.lag_s)
+            _, found = self.account.list(name, dict(request.params), lag_s=lag_s)
         if not found:
             raise UpstreamNotFound("nothing there")
-        return found[0]
+        return _living(self.account, found[0], lag_s) if self.living else found[0]
 
     async def check_credential(self, *, instance: str, credential: str, call: Call) -> None:
         self.checks += 1
@@ -121,12 +168,15 @@ class JobNimbus:
 class ReuseWorld:
     """Two processes over one store. A change is told of when `tell` is called, as its webhooks tell of it."""
 
-    def __init__(self, seeded: Account, *, lag_s: float = 0.0, policies: Policies | None = None) -> None:
+    def __init__(
+        self, seeded: Account, *, lag_s: float = 0.0, policies: Policies | None = None, living: bool = False
+    ) -> None:
         self.clock = ManualClock()
         self.account = copy.copy(seeded)
         self.account._clock = self.clock
         self.account._writes.clear()
-        self.upstream = JobNimbus(self.account, lag_s)
+        self.living = living
+        self.upstream = JobNimbus(self.account, lag_s, living)
         self.store = MemoryStore(self.clock)
         self.recorder = InMemoryRecorder()
         self.invalidator = Invalidator(self.store, clock=self.clock, recorder=self.recorder)
@@ -185,9 +235,10 @@ class ReuseWorld:
     def truth(self, read: Read) -> Json | None:
         """What JobNimbus would say now if its index did not lag."""
         if read.shape is Shape.RECORD:
-            return self.account.get(NAMES.get(read.entity, read.entity.value), read.record_id)
+            record = self.account.get(NAMES.get(read.entity, read.entity.value), read.record_id)
+            return _living(self.account, record, 0.0) if self.living and record is not None else record
         if read.entity is not Entity.CALENDAR:
-            return listed(self.account, read)
+            return listed(self.account, read, living=self.living)
         rows: list[Any] = []
         for kind in CALENDAR_PARTS:
             hidden = (Not(Is("hide_from_calendarview", True)),) if kind is Entity.TASKS else ()
