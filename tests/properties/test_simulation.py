@@ -653,10 +653,11 @@ class World:
             replica.wire.cut = True
             self.loop.thaw(replica.name)
         me = asyncio.current_task()
-        others = [task for task in asyncio.all_tasks() if task is not me]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # who is cancelled may send something more on its way out
+        while others := [task for task in asyncio.all_tasks() if task is not me]:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     # -- lives --------------------------------------------------------------------------------------------------------
 
